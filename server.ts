@@ -1,0 +1,344 @@
+#!/usr/bin/env bun
+/**
+ * pipechat's server: a chat with one process per connection. `bun server.ts --help` lists the options.
+ *
+ * It accepts a connection, takes a worker process (`worker.ts`), passes it the socket over IPC, and
+ * from then on only relays: whole lines, from each worker's stdout to every other worker's stdin. It
+ * never reads a byte that a client sent, so nothing that a client sends can hurt it; and whatever
+ * kills a worker, one client is gone and the rest talk on.
+ *
+ * @module
+ */
+import { createWriteStream } from "node:fs";
+import { type AddressInfo, createServer, type Socket } from "node:net";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { version } from "./package.json";
+import { isRequest, maxName, type Order, type Request } from "./worker.ts";
+
+// --- Options: this text is also where their defaults are defined ----------------------------------
+
+const usage = `pipechat ${version}: a chat server with one process per connection
+
+usage: bun server.ts [options]
+  --port N           TCP port; 0 takes a free one (2000)
+  --host ADDRESS     address to listen on; 0.0.0.0 is open to everyone (127.0.0.1)
+  --max-clients N    connections at once, counted from accept (256)
+  --max-line N       bytes in a line; a longer one is not sent (4096)
+  --max-lag N        bytes that a client may be behind before it is disconnected (4194304)
+  --rate N           lines a second from one client, bursts of twice that; 0 is no limit (100)
+  --join-timeout N   seconds that a newcomer has to send a name (30)
+  --spares N         workers that wait ready for the next connections (1)
+  --verbose          log what is said, too
+  --help, --version  print this, or the version
+
+Then, in other terminals: bun client.ts
+`;
+
+const options = parseOptions(import.meta.main ? Bun.argv.slice(2) : []);
+
+function parseOptions(args: string[]) {
+  const defaults = [...usage.matchAll(/--(\S+) [A-Z]+ .*\((.+)\)/g)].map(
+    ([, name, value]) => [name, { type: "string", default: value }] as const,
+  );
+  const flags = ["verbose", "help", "version"].map((name) => [name, { type: "boolean" }] as const);
+  try {
+    const parsed = parseArgs({ args, options: Object.fromEntries([...defaults, ...flags]) });
+    const given = parsed.values as Record<string, string | true | undefined>;
+    if (given["help"] || given["version"]) {
+      process.stdout.write(given["help"] ? usage : `${version}\n`);
+      process.exit();
+    }
+    const whole = (name: string, least = 1, most = 2 ** 30): number => {
+      const text = String(given[name]);
+      if (/^\d+$/.test(text) && +text >= least && +text <= most) return +text;
+      throw new Error(`--${name} takes a whole number from ${least} to ${most}, not '${text}'`);
+    };
+    return {
+      port: whole("port", 0, 65_535),
+      host: String(given["host"]),
+      maxClients: whole("max-clients"),
+      maxLine: whole("max-line"),
+      maxLag: whole("max-lag"),
+      rate: whole("rate", 0),
+      joinTimeout: whole("join-timeout"),
+      spares: whole("spares", 0),
+      verbose: given["verbose"] === true,
+    };
+  } catch (error) {
+    return fail(2, `${(error as Error).message.split(/\.\s/)[0]} (see --help)`);
+  }
+}
+
+/** Ends the server with one line that says what to do. */
+function fail(code: number, reason: string): never {
+  process.stderr.write(`server.ts: ${reason}\n`);
+  process.exit(code);
+}
+
+// --- State ---------------------------------------------------------------------------------------
+
+/** A worker process, and what the server knows of its client. Throws if none can be started. */
+class Worker {
+  readonly process = Bun.spawn({
+    cmd: [process.execPath, join(import.meta.dir, "worker.ts")],
+    cwd: "/",
+    env: {}, // the server's secrets are not its workers'
+    stdio: ["pipe", "pipe", "inherit"],
+    ipc: (message) => receive(this, message),
+  });
+  readonly ready = Promise.withResolvers<boolean>(); // it has come up; false: it died first
+  readonly silent = Promise.withResolvers<void>(); // it has left, or died: it will say no more
+  address = ""; // its client's; empty for a spare
+  name = ""; // its client's; empty before it has joined and after it has left
+  relayed = 0; // bytes of its stdout that the others have got
+  requests: Request[] = []; // what it asked behind lines that are not relayed yet
+  backlog: Uint8Array[] = []; // blocks that wait because its stdin is full
+  lag = 0; // bytes in the backlog, and of the last write that was too much for the pipe
+  closing = false; // its stdin takes nothing new, and ends after the backlog
+  reason = ""; // why the server killed it
+}
+
+const workers = new Set<Worker>();
+const members = new Map<string, Worker>(); // those whose client has joined, by its name
+const spares = () => [...workers].filter((worker) => !worker.address);
+let stopping = false;
+
+// --- A connection, from accept to the end --------------------------------------------------------
+
+/** 1. A client has connected: takes a worker for it, and passes it the socket. */
+async function accept(socket: Socket): Promise<void> {
+  socket.on("error", () => {}); // it may be gone at any moment
+  const refuse = (reason: string): void => {
+    socket.end(`* ${reason}\n`);
+    setTimeout(() => socket.destroy(), 500); // at once, bytes unread would make it a reset
+  };
+  if (workers.size - spares().length >= options.maxClients) return refuse("server is full");
+  const worker = spares()[0] ?? start();
+  if (worker) worker.address = `${socket.remoteAddress}:${socket.remotePort}`;
+  refillSpares();
+  if (!worker || !(await worker.ready.promise))
+    return refuse("no process can be started for you, try again later");
+  if (!order(worker, { type: "serve", maxLine: options.maxLine, rate: options.rate }, socket))
+    return refuse("your process has died, try again");
+  const late = `no name within ${options.joinTimeout} s, goodbye`;
+  setTimeout(() => worker.name || dismiss(worker, late), options.joinTimeout * 1000).unref();
+}
+
+/** 2. Starts a worker, unless the system has no process for us. */
+function start(): Worker | undefined {
+  try {
+    const worker = new Worker();
+    workers.add(worker);
+    void run(worker);
+    return worker;
+  } catch (error) {
+    log(`no worker can be started: ${(error as Error).message}`);
+    return undefined;
+  }
+}
+
+function refillSpares(): void {
+  for (let n = spares().length; n < options.spares && !stopping && start(); n++);
+}
+
+/** 3. Relays what a worker says for as long as it lives, then reaps it. Never rejects. */
+async function run(worker: Worker): Promise<void> {
+  const maxCarry = 4 * maxName + ": ".length + options.maxLine; // a relayed line without its end
+  let carry = Buffer.alloc(0); // a line that has begun
+  for await (const chunk of worker.process.stdout) {
+    const end = chunk.lastIndexOf(0x0a) + 1;
+    if (end > 0) relay(worker, Buffer.concat([carry, chunk.subarray(0, end)]));
+    carry = Buffer.concat(end > 0 ? [chunk.subarray(end)] : [carry, chunk]);
+    if (carry.length > maxCarry) expel(worker, "sent a line without end");
+  }
+  const code = await worker.process.exited;
+  workers.delete(worker);
+  if (!worker.address) setTimeout(refillSpares, 1000).unref(); // not at once: it may never start
+  const { signalCode, pid } = worker.process;
+  const how =
+    worker.reason || (signalCode ? `killed by ${signalCode}` : `exited with code ${code}`);
+  if (!worker.closing) leave(worker, ` (worker ${pid} ${how})`);
+  worker.ready.resolve(false);
+  worker.silent.resolve();
+}
+
+/** 4. Relays a block of whole lines, unparsed, to everyone but its sender. */
+function relay(sender: Worker, block: Buffer): void {
+  if (!sender.name) return expel(sender, "spoke without having joined");
+  for (const member of members.values()) if (member !== sender) deliver(member, block);
+  if (options.verbose) log(block.toString().trimEnd());
+  sender.relayed += block.length;
+  answerRequests(sender);
+}
+
+/** Writes to a worker's stdin; or keeps the block until there is room, `--max-lag` bytes at most. */
+function deliver(worker: Worker, block: Uint8Array): void {
+  if (worker.closing) return;
+  if (worker.lag === 0) {
+    const taken = worker.process.stdin.write(block);
+    if (taken instanceof Promise) void drain(worker, taken, (worker.lag = block.length));
+  } else {
+    worker.backlog.push(block);
+    worker.lag += block.length;
+    if (worker.lag > options.maxLag) expel(worker, `was ${worker.lag} bytes behind`);
+  }
+}
+
+/**
+ * Feeds a worker that is behind. The kernel holds some 200 KB for it; a write beyond that is a promise
+ * that settles when all of it is taken, or rejects with EPIPE when the worker dies. Meanwhile the sink
+ * would take any amount, uncounted: so what comes then waits here.
+ */
+async function drain(worker: Worker, taken: unknown, size: number): Promise<void> {
+  try {
+    for (await taken; (worker.lag -= size) > 0; await taken) {
+      size = worker.lag;
+      for (const block of worker.backlog.splice(0)) taken = worker.process.stdin.write(block);
+    }
+    if (worker.closing) await worker.process.stdin.end();
+  } catch {
+    // It is dead, and run() reaps it.
+  }
+}
+
+/** Tells one client something, in order with what the others say. */
+function tell(worker: Worker, text: string): void {
+  deliver(worker, Buffer.from(`* ${text}\n`));
+}
+
+/** Tells the room what a worker's client has done. */
+function announce(worker: Worker, text: string): void {
+  for (const member of members.values()) tell(member, text);
+  log(`worker ${worker.process.pid}: ${text}`);
+}
+
+// --- What the workers ask ------------------------------------------------------------------------
+
+function receive(worker: Worker, message: unknown): void {
+  if (!isRequest(message)) return expel(worker, "sent an unknown control message");
+  if (worker.requests.push(message) > 2) return expel(worker, "did not wait for an answer");
+  answerRequests(worker);
+}
+
+/** IPC and stdout are not ordered: a request waits until the lines said before it are relayed. */
+function answerRequests(worker: Worker): void {
+  while (worker.requests[0] && worker.requests[0].at <= worker.relayed)
+    answer(worker, worker.requests.shift()!);
+}
+
+function answer(worker: Worker, request: Request): void {
+  if (request.type === "ready") return worker.ready.resolve(true);
+  if (request.type === "leave") {
+    worker.silent.resolve();
+    if (stopping) return; // it still gets what the others have said
+    leave(worker);
+    return dismiss(worker);
+  }
+  if (request.type === "tell") tell(worker, request.text);
+  if (request.type === "name") nameClient(worker, request.name);
+  if (request.type === "who" && worker.name) {
+    const lines = [...members].map(([name, { process }]) => `\n* ${name} (worker ${process.pid})`);
+    tell(worker, `${members.size} online:${lines.join("")}`);
+  }
+  order(worker, { type: "done", name: worker.name });
+}
+
+/** Lets a client join, or gives it another name. */
+function nameClient(worker: Worker, wanted: string): void {
+  const before = worker.name;
+  let name = wanted; // or, if somebody has it, with the first number that is free: ann, ann2, ann3
+  for (let n = 2; members.has(name) && name !== before; n++)
+    name = [...wanted].slice(0, maxName - String(n).length).join("") + n;
+  if (name !== wanted) tell(worker, `${wanted} is taken, you are ${name}`);
+  if (name === before) return tell(worker, `you are ${name} already`);
+  announce(
+    worker,
+    before ? `${before} is now ${name}` : `${name} joined (${members.size + 1} online)`,
+  );
+  members.delete(before);
+  members.set((worker.name = name), worker);
+  if (!before) tell(worker, `welcome ${name} (${members.size} online), /help lists the commands`);
+}
+
+/** Sends an order; false if the worker is dead. */
+function order(worker: Worker, message: Order, socket?: Socket): boolean {
+  // bun-types does not know that Bun, from 1.4.0 on, passes a socket beside the message.
+  const process: { send(message: Order, socket?: Socket): void } = worker.process;
+  try {
+    process.send(message, socket);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+// --- Endings -------------------------------------------------------------------------------------
+
+/** A member is none any more, and the room is told. */
+function leave(worker: Worker, how = ""): void {
+  if (members.delete(worker.name)) announce(worker, `${worker.name} left${how}`);
+  worker.name = "";
+}
+
+/** Lets a worker go in peace: it gets what waits for it, then the end of its stdin. */
+function dismiss(worker: Worker, farewell?: string): void {
+  if (farewell) tell(worker, farewell);
+  worker.closing = true;
+  if (worker.lag === 0) void drain(worker, null, 0);
+  setTimeout(() => worker.process.kill("SIGKILL"), 1000).unref();
+}
+
+/** Kills a worker that broke a rule; run() tells the room. */
+function expel(worker: Worker, reason: string): void {
+  worker.reason ||= reason;
+  worker.process.kill("SIGKILL");
+}
+
+/** Ends everything within 2 s: nobody new, then all that is on its way, then goodbye. */
+async function shutdown(): Promise<void> {
+  if (stopping) for (const { process } of workers) process.kill("SIGKILL");
+  if (stopping) process.exit(130); // asked twice
+  stopping = true;
+  server.close();
+  for (const spare of spares()) spare.process.kill("SIGKILL");
+  for (const worker of workers) order(worker, { type: "finish" });
+  await Promise.race([Promise.all([...workers].map((w) => w.silent.promise)), Bun.sleep(500)]);
+  for (const worker of workers) dismiss(worker, "server is shutting down");
+  await Promise.race([Promise.all([...workers].map((w) => w.process.exited)), Bun.sleep(1000)]);
+  for (const { process } of workers) process.kill("SIGKILL");
+  logFile.end(() => process.exit());
+  setTimeout(() => process.exit(), 100); // the terminal may be stopped
+}
+
+// --- Log and start -------------------------------------------------------------------------------
+
+// A terminal stopped with Ctrl-S blocks whoever writes to it, console.log and Bun.stdout too. This
+// stream writes from another thread; what waits for it is bounded, and the rest is not logged.
+const logFile = createWriteStream("", { fd: 1 }).on("error", () => {});
+
+function log(line: string): void {
+  if (logFile.writableLength < 65_536) logFile.write(`${line}\n`);
+}
+
+const server = createServer({ pauseOnConnect: true, noDelay: true, keepAlive: true }, accept);
+
+server.on("error", (error: NodeJS.ErrnoException) => {
+  if (server.listening) return log(`cannot accept: ${error.message}`);
+  const { host, port } = options;
+  if (error.code !== "EADDRINUSE") fail(1, `cannot listen on ${host}:${port}: ${error.message}`);
+  fail(1, `port ${port} is taken: stop what uses it, or choose another with --port`);
+});
+
+server.on("listening", () => {
+  const { address, family, port } = server.address() as AddressInfo;
+  log(`listening on ${family === "IPv6" ? `[${address}]` : address}:${port} (pid ${process.pid})`);
+  for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => void shutdown());
+  refillSpares();
+});
+
+if (import.meta.main) {
+  if (!Bun.semver.satisfies(Bun.version, ">=1.4.0"))
+    fail(1, `this is Bun ${Bun.version}, which cannot pass sockets: 1.4.0 or later is needed`);
+  server.listen(options.port, options.host);
+}

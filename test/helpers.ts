@@ -1,0 +1,314 @@
+/**
+ * Real servers and real clients for the tests. Everything that waits, waits for an event; a wait that
+ * takes longer than `patience` fails with what it has seen.
+ *
+ * @module
+ */
+import { setDefaultTimeout } from "bun:test";
+import { readdirSync } from "node:fs";
+import { join } from "node:path";
+
+export const root = join(import.meta.dir, "..");
+
+/** How long a test waits for what must happen, ms. Only ever reached by a failing test. */
+export const patience = 30_000;
+setDefaultTimeout(2 * patience); // so that it is the wait that fails, and says what it saw
+
+/** Waits for a promise, but not for ever: then it fails with `what` and what `seen` returns. */
+export async function within<T>(
+  promise: Promise<T>,
+  what: string,
+  seen?: () => unknown,
+): Promise<T> {
+  let timer: Timer | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => {
+      reject(new Error(`waited in vain for ${what}; saw ${Bun.inspect(seen?.())}`));
+    }, patience);
+  });
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+}
+
+/** Waits until `check` holds; for what no event tells: another process's state. */
+export async function until(
+  check: () => boolean,
+  what: string,
+  seen?: () => unknown,
+): Promise<void> {
+  const end = performance.now() + patience;
+  while (!check()) {
+    if (performance.now() > end)
+      throw new Error(`waited in vain for ${what}; saw ${Bun.inspect(seen?.())}`);
+    await Bun.sleep(5);
+  }
+}
+
+/** Lines that come one after the other; a reader may wait for one. */
+class Lines {
+  readonly all: string[] = [];
+  #partial = "";
+  #decoder = new TextDecoder();
+  #changed = Promise.withResolvers<void>();
+  ended = false;
+
+  push(chunk: Uint8Array): void {
+    const lines = (this.#partial + this.#decoder.decode(chunk, { stream: true })).split("\n");
+    this.#partial = lines.pop()!;
+    for (const line of lines) this.all.push(line);
+    this.change();
+  }
+
+  end(): void {
+    this.ended = true;
+    this.change();
+  }
+
+  change(): void {
+    this.#changed.resolve();
+    this.#changed = Promise.withResolvers();
+  }
+
+  /** Waits until `found` gives something that is not undefined. */
+  async until<T>(found: () => T | undefined, what: string): Promise<T> {
+    const wait = async (): Promise<T> => {
+      for (;;) {
+        const value = found();
+        if (value !== undefined) return value;
+        if (this.ended) throw new Error(`no ${what} before the end; saw ${this.#tail()}`);
+        await this.#changed.promise;
+      }
+    };
+    return within(wait(), what, () => this.#tail());
+  }
+
+  /** Waits for a line that equals or matches, among all that came or will come. */
+  async line(wanted: string | RegExp): Promise<string> {
+    const matches = (line: string) =>
+      typeof wanted === "string" ? line === wanted : wanted.test(line);
+    return this.until(() => this.all.find(matches), `a line ${wanted}`);
+  }
+
+  #tail(): string {
+    return Bun.inspect([...this.all.slice(-20), this.#partial]);
+  }
+}
+
+export interface Server extends AsyncDisposable {
+  port: number;
+  pid: number;
+  process: Bun.Subprocess<"pipe", "pipe", "pipe">;
+  log: Lines;
+  errors: Lines;
+  /** The process IDs of its workers, spares included. */
+  workers(): number[];
+  /** The process ID of the worker that serves `name`. */
+  worker(name: string): Promise<number>;
+  /** Ends it with SIGTERM and gives its exit code. */
+  stop(): Promise<number>;
+}
+
+/** Starts `server.ts` on a free port; disposing of it checks that no worker outlives it. */
+export async function startServer(args: string[] = [], script = "server.ts"): Promise<Server> {
+  return watchServer(
+    Bun.spawn([process.execPath, join(root, script), "--port", "0", ...args], {
+      stdio: ["pipe", "pipe", "pipe"],
+    }),
+  );
+}
+
+/** Waits until a server that was just started listens. */
+export async function watchServer(server: Bun.Subprocess<"pipe", "pipe", "pipe">): Promise<Server> {
+  const [log, errors] = [follow(server.stdout), follow(server.stderr)];
+  const started = await log.line(/^listening on /).catch((error) => {
+    throw new Error(`${error.message} ${errors.all.join(" ")}`);
+  });
+  const [, port, pid] = /:(\d+) \(pid (\d+)\)$/.exec(started)!.map(Number) as [
+    number,
+    number,
+    number,
+  ];
+  return {
+    port,
+    pid,
+    process: server,
+    log,
+    errors,
+    workers: () => children(pid),
+    async worker(name) {
+      const [, worker] = /^worker (\d+)/.exec(
+        await log.line(new RegExp(`^worker \\d+: ${name} joined`)),
+      )!;
+      return Number(worker);
+    },
+    async stop() {
+      server.kill("SIGTERM");
+      return within(server.exited, "the server's exit");
+    },
+    async [Symbol.asyncDispose](this: Server) {
+      const workers = server.exitCode === null && server.signalCode === null ? children(pid) : [];
+      if (server.exitCode === null && server.signalCode === null) await this.stop();
+      await until(
+        () => !workers.some(isAlive),
+        "the workers' end",
+        () => workers.filter(isAlive),
+      );
+    },
+  };
+}
+
+function follow(stream: ReadableStream<Uint8Array>): Lines {
+  const lines = new Lines();
+  void (async () => {
+    for await (const chunk of stream) lines.push(chunk);
+    lines.end();
+  })();
+  return lines;
+}
+
+/** The child processes of a process. */
+export function children(pid: number): number[] {
+  const { stdout } = Bun.spawnSync(["ps", "-A", "-o", "pid=,ppid="]);
+  return stdout
+    .toString()
+    .split("\n")
+    .map((line) => line.trim().split(/\s+/).map(Number))
+    .filter(([, parent]) => parent === pid)
+    .map(([child]) => child!);
+}
+
+/** Whether a process is there: running, or dead and not reaped (a zombie). */
+export function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** The open descriptors of a process, where there is a /proc. */
+export function descriptors(pid: number): number {
+  return readdirSync(`/proc/${pid}/fd`).length;
+}
+
+/** A client on a plain socket, as `nc` is one. */
+export class Client implements Disposable {
+  readonly lines = new Lines();
+  /** Bytes that came. */
+  received = 0;
+  #socket!: Bun.Socket;
+  #unsent: Uint8Array[] = [];
+  #flushed = Promise.withResolvers<void>();
+
+  /** Connects; with a name, it joins and waits for its welcome. */
+  static async connect(server: { port: number }, name?: string): Promise<Client> {
+    const client = new Client();
+    client.#socket = await Bun.connect({
+      hostname: "127.0.0.1",
+      port: server.port,
+      allowHalfOpen: true,
+      socket: {
+        data(_, chunk) {
+          client.received += chunk.length;
+          client.lines.push(chunk);
+        },
+        drain: () => client.#flush(),
+        end: () => client.lines.end(),
+        close: () => client.lines.end(),
+        error: () => {},
+      },
+    });
+    if (name === undefined) return client;
+    client.send(`${name}\n`);
+    await client.line(/^\* welcome /);
+    return client;
+  }
+
+  line(wanted: string | RegExp): Promise<string> {
+    return this.lines.line(wanted);
+  }
+
+  /** Waits for the server's end of the stream, or a reset. */
+  async ended(): Promise<void> {
+    await this.lines.until(() => this.lines.ended || undefined, "the end");
+  }
+
+  /** What came after the welcome. */
+  get heard(): string[] {
+    return this.lines.all.slice(
+      this.lines.all.findIndex((line) => line.startsWith("* welcome")) + 1,
+    );
+  }
+
+  /** What others said: the lines that are no notices. */
+  get messages(): string[] {
+    return this.lines.all.filter((line) => !line.startsWith("* "));
+  }
+
+  /** Sends; what the kernel does not take is kept in order and sent later. */
+  send(data: string | Uint8Array): void {
+    this.#unsent.push(typeof data === "string" ? Buffer.from(data) : data);
+    if (this.#unsent.length === 1) this.#flush();
+  }
+
+  #flush(): void {
+    while (this.#unsent[0]) {
+      const taken = Math.max(0, this.#socket.write(this.#unsent[0]));
+      if (taken < this.#unsent[0].length) {
+        this.#unsent[0] = this.#unsent[0].subarray(taken);
+        return;
+      }
+      this.#unsent.shift();
+    }
+    this.#flushed.resolve();
+    this.#flushed = Promise.withResolvers();
+  }
+
+  /** Waits until the kernel has taken all that was sent. */
+  async flushed(): Promise<void> {
+    if (this.#unsent.length > 0) await within(this.#flushed.promise, "the kernel to take it all");
+  }
+
+  /** Stops reading, for ever or until resume(). */
+  pause(): void {
+    this.#socket.pause();
+  }
+
+  resume(): void {
+    this.#socket.resume();
+  }
+
+  /** Says that nothing more will come (FIN), and reads on. */
+  async end(): Promise<void> {
+    await this.flushed();
+    this.#socket.shutdown();
+  }
+
+  /** Resets the connection (RST). */
+  reset(): void {
+    this.#socket.terminate();
+  }
+
+  [Symbol.dispose](): void {
+    this.#socket.end();
+    this.#socket.terminate();
+  }
+}
+
+/** Runs a script to its end. */
+export async function run(
+  cmd: string[],
+  options: { stdin?: string; cwd?: string } = {},
+): Promise<{ code: number; stdout: string; stderr: string }> {
+  const child = Bun.spawn(cmd, {
+    cwd: options.cwd ?? root,
+    stdin: new TextEncoder().encode(options.stdin ?? ""),
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  const [code, stdout, stderr] = await within(
+    Promise.all([child.exited, child.stdout.text(), child.stderr.text()]),
+    `the end of ${cmd.join(" ")}`,
+  );
+  return { code, stdout, stderr };
+}
