@@ -35,36 +35,27 @@ usage: bun server.ts [options]
 Then, in other terminals: bun client.ts
 `;
 
-const options = parseOptions(import.meta.main ? Bun.argv.slice(2) : []);
+type Limit = "port" | "max-clients" | "max-line" | "max-lag" | "rate" | "join-timeout" | "spares";
 
 function parseOptions(args: string[]) {
-  const defaults = [...usage.matchAll(/--(\S+) [A-Z]+ .*\((.+)\)/g)].map(
-    ([, name, value]) => [name, { type: "string", default: value }] as const,
+  const defined = [...usage.matchAll(/--([\w-]+)(?: [A-Z]+ .*\((.+)\))?/g)];
+  const options = defined.map(([, name, value]) =>
+    value ? [name, { type: "string", default: value }] : [name, { type: "boolean" }],
   );
-  const flags = ["verbose", "help", "version"].map((name) => [name, { type: "boolean" }] as const);
   try {
-    const parsed = parseArgs({ args, options: Object.fromEntries([...defaults, ...flags]) });
-    const given = parsed.values as Record<string, string | true | undefined>;
-    if (given["help"] || given["version"]) {
-      process.stdout.write(given["help"] ? usage : `${version}\n`);
-      process.exit();
+    const parsed = parseArgs({ args, options: Object.fromEntries(options) });
+    const values = parsed.values as Record<string, unknown>;
+    for (const [, name = "", value] of defined) {
+      if (!Number(value)) continue; // not a number's option
+      const least = /^(port|rate|spares)$/.test(name) ? 0 : 1;
+      const most = name === "port" ? 65_535 : 2 ** 30;
+      const text = String(values[name]);
+      if (!/^\d+$/.test(text) || +text < least || +text > most)
+        throw new Error(`--${name} takes a whole number from ${least} to ${most}, not '${text}'`);
+      values[name] = Number(text);
     }
-    const whole = (name: string, least = 1, most = 2 ** 30): number => {
-      const text = String(given[name]);
-      if (/^\d+$/.test(text) && +text >= least && +text <= most) return +text;
-      throw new Error(`--${name} takes a whole number from ${least} to ${most}, not '${text}'`);
-    };
-    return {
-      port: whole("port", 0, 65_535),
-      host: String(given["host"]),
-      maxClients: whole("max-clients"),
-      maxLine: whole("max-line"),
-      maxLag: whole("max-lag"),
-      rate: whole("rate", 0),
-      joinTimeout: whole("join-timeout"),
-      spares: whole("spares", 0),
-      verbose: given["verbose"] === true,
-    };
+    type Flags = { verbose?: true; help?: true; version?: true };
+    return values as Record<Limit, number> & { host: string } & Flags;
   } catch (error) {
     return fail(2, `${(error as Error).message.split(/\.\s/)[0]} (see --help)`);
   }
@@ -75,6 +66,8 @@ function fail(code: number, reason: string): never {
   process.stderr.write(`server.ts: ${reason}\n`);
   process.exit(code);
 }
+
+const options = parseOptions(import.meta.main ? Bun.argv.slice(2) : []);
 
 // --- State ---------------------------------------------------------------------------------------
 
@@ -113,16 +106,16 @@ async function accept(socket: Socket): Promise<void> {
     socket.end(`* ${reason}\n`);
     setTimeout(() => socket.destroy(), 500); // at once, bytes unread would make it a reset
   };
-  if (workers.size - spares().length >= options.maxClients) return refuse("server is full");
+  if (workers.size - spares().length >= options["max-clients"]) return refuse("server is full");
   const worker = spares()[0] ?? start();
   if (worker) worker.address = `${socket.remoteAddress}:${socket.remotePort}`;
   refillSpares();
   if (!worker || !(await worker.ready.promise))
     return refuse("no process can be started for you, try again later");
-  if (!order(worker, { type: "serve", maxLine: options.maxLine, rate: options.rate }, socket))
+  if (!order(worker, { type: "serve", maxLine: options["max-line"], rate: options.rate }, socket))
     return refuse("your process has died, try again");
-  const late = `no name within ${options.joinTimeout} s, goodbye`;
-  setTimeout(() => worker.name || dismiss(worker, late), options.joinTimeout * 1000).unref();
+  const late = `no name within ${options["join-timeout"]} s, goodbye`;
+  setTimeout(() => worker.name || dismiss(worker, late), options["join-timeout"] * 1000).unref();
 }
 
 /** 2. Starts a worker, unless the system has no process for us. */
@@ -144,7 +137,7 @@ function refillSpares(): void {
 
 /** 3. Relays what a worker says for as long as it lives, then reaps it. Never rejects. */
 async function run(worker: Worker): Promise<void> {
-  const maxCarry = 4 * maxName + ": ".length + options.maxLine; // a relayed line without its end
+  const maxCarry = 4 * maxName + ": ".length + options["max-line"]; // a relayed line without its end
   let carry = Buffer.alloc(0); // a line that has begun
   for await (const chunk of worker.process.stdout) {
     const end = chunk.lastIndexOf(0x0a) + 1;
@@ -181,7 +174,7 @@ function deliver(worker: Worker, block: Uint8Array): void {
   } else {
     worker.backlog.push(block);
     worker.lag += block.length;
-    if (worker.lag > options.maxLag) expel(worker, `was ${worker.lag} bytes behind`);
+    if (worker.lag > options["max-lag"]) expel(worker, `was ${worker.lag} bytes behind`);
   }
 }
 
@@ -340,5 +333,6 @@ server.on("listening", () => {
 if (import.meta.main) {
   if (!Bun.semver.satisfies(Bun.version, ">=1.4.0"))
     fail(1, `this is Bun ${Bun.version}, which cannot pass sockets: 1.4.0 or later is needed`);
-  server.listen(options.port, options.host);
+  if (options.help || options.version) process.stdout.write(options.help ? usage : `${version}\n`);
+  else server.listen(options.port, options.host);
 }
