@@ -144,6 +144,11 @@ async function run(worker: Worker): Promise<void> {
     if (end > 0) relay(worker, Buffer.concat([carry, chunk.subarray(0, end)]));
     carry = Buffer.concat(end > 0 ? [chunk.subarray(end)] : [carry, chunk]);
     if (carry.length > maxCarry) expel(worker, "sent a line without end");
+    // A flood, never a single line, waits a little for those who are half lost: many of them may
+    // only lack a processor, and the floods took it.
+    const lost = (member: Worker) => member.lag > options["max-lag"] / 2;
+    for (let ms = 0; ms < 50 && chunk.length >= 16_384 && [...members.values()].some(lost); ms++)
+      await Bun.sleep(1);
   }
   const code = await worker.process.exited;
   workers.delete(worker);
@@ -187,7 +192,7 @@ async function drain(worker: Worker, taken: unknown, size: number): Promise<void
   try {
     for (await taken; (worker.lag -= size) > 0; await taken) {
       size = worker.lag;
-      for (const block of worker.backlog.splice(0)) taken = worker.process.stdin.write(block);
+      taken = worker.process.stdin.write(Buffer.concat(worker.backlog.splice(0)));
     }
     if (worker.closing) await worker.process.stdin.end();
   } catch {
