@@ -95,7 +95,13 @@ class Worker {
 const workers = new Set<Worker>();
 const members = new Map<string, Worker>(); // those whose client has joined, by its name
 const spares = () => [...workers].filter((worker) => !worker.address);
+let refused = 0; // connections that are being told why
 let stopping = false;
+
+// A client costs the server a descriptor for each of its worker's stdin, stdout, IPC and process, and
+// one for a moment for itself; some 30 are our own.
+const descriptors = Number(Bun.spawnSync(["sh", "-c", "ulimit -n"]).stdout) || 256;
+const maxClients = Math.min(options["max-clients"], Math.floor((descriptors - 30) / 5));
 
 // --- A connection, from accept to the end --------------------------------------------------------
 
@@ -104,18 +110,21 @@ async function accept(socket: Socket): Promise<void> {
   socket.on("error", () => {}); // it may be gone at any moment
   const refuse = (reason: string): void => {
     socket.end(`* ${reason}\n`);
-    setTimeout(() => socket.destroy(), 500); // at once, bytes unread would make it a reset
+    refused++; // closed at once, with bytes unread, it would be reset, and the reason lost
+    setTimeout(() => refused-- && socket.destroy(), refused * 8 > descriptors ? 0 : 500);
   };
-  if (workers.size - spares().length >= options["max-clients"]) return refuse("server is full");
+  if (workers.size - spares().length >= maxClients) return refuse("server is full");
   const worker = spares()[0] ?? start();
-  if (worker) worker.address = `${socket.remoteAddress}:${socket.remotePort}`;
+  if (!worker) return refuse("no process can be started for you, try again later");
+  worker.address = `${socket.remoteAddress}:${socket.remotePort}`;
   refillSpares();
-  if (!worker || !(await worker.ready.promise))
-    return refuse("no process can be started for you, try again later");
-  if (!order(worker, { type: "serve", maxLine: options["max-line"], rate: options.rate }, socket))
-    return refuse("your process has died, try again");
   const late = `no name within ${options["join-timeout"]} s, goodbye`;
   setTimeout(() => worker.name || dismiss(worker, late), options["join-timeout"] * 1000).unref();
+  if (!(await worker.ready.promise)) return refuse("your process could not start, try again later");
+  const limits = { maxLine: options["max-line"], rate: options.rate };
+  if (order(worker, { type: "serve", ...limits }, socket)) return;
+  expel(worker, "did not get its socket");
+  refuse("your process has died, try again");
 }
 
 /** 2. Starts a worker, unless the system has no process for us. */
@@ -215,7 +224,7 @@ function announce(worker: Worker, text: string): void {
 
 function receive(worker: Worker, message: unknown): void {
   if (!isRequest(message)) return expel(worker, "sent an unknown control message");
-  if (worker.requests.push(message) > 2) return expel(worker, "did not wait for an answer");
+  if (worker.requests.push(message) > 2) return expel(worker, "asked for too much at once");
   answerRequests(worker);
 }
 
@@ -331,6 +340,8 @@ server.on("error", (error: NodeJS.ErrnoException) => {
 server.on("listening", () => {
   const { address, family, port } = server.address() as AddressInfo;
   log(`listening on ${family === "IPv6" ? `[${address}]` : address}:${port} (pid ${process.pid})`);
+  if (maxClients < options["max-clients"])
+    log(`only ${maxClients} clients at once: more need more than ${descriptors} files (ulimit -n)`);
   for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => void shutdown());
   refillSpares();
 });

@@ -5,8 +5,8 @@
  * @module
  */
 import { setDefaultTimeout } from "bun:test";
-import { readdirSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, readdirSync } from "node:fs";
+import { join, resolve } from "node:path";
 
 export const root = join(import.meta.dir, "..");
 
@@ -110,7 +110,7 @@ export interface Server extends AsyncDisposable {
 /** Starts `server.ts` on a free port; disposing of it checks that no worker outlives it. */
 export async function startServer(args: string[] = [], script = "server.ts"): Promise<Server> {
   return watchServer(
-    Bun.spawn([process.execPath, join(root, script), "--port", "0", ...args], {
+    Bun.spawn([process.execPath, resolve(root, script), "--port", "0", ...args], {
       stdio: ["pipe", "pipe", "pipe"],
     }),
   );
@@ -176,19 +176,52 @@ export function children(pid: number): number[] {
     .map(([child]) => child!);
 }
 
-/** Whether a process is there: running, or dead and not reaped (a zombie). */
-export function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch {
-    return false;
-  }
+/** Memory that a process holds now (its resident set), in bytes. */
+export function memory(pid: number): number {
+  return Number(Bun.spawnSync(["ps", "-o", "rss=", "-p", String(pid)]).stdout) * 1024;
 }
 
-/** The open descriptors of a process, where there is a /proc. */
+/** A process's state, as ps tells it: R, S, T (stopped), Z (zombie), or "" when it is gone. */
+export function state(pid: number): string {
+  return Bun.spawnSync(["ps", "-o", "state=", "-p", String(pid)])
+    .stdout.toString()
+    .trim();
+}
+
+/** Whether a process runs, or is stopped: it is not gone, nor dead and waiting to be reaped. */
+export function isAlive(pid: number): boolean {
+  return !/^Z?$/.test(state(pid));
+}
+
+/** How many descriptors a process has open; 0 where there is no /proc to tell. */
 export function descriptors(pid: number): number {
-  return readdirSync(`/proc/${pid}/fd`).length;
+  return existsSync("/proc/self/fd") ? readdirSync(`/proc/${pid}/fd`).length : 0;
+}
+
+/** `count` numbered lines of 200 bytes, the first with the number `from`. */
+export function numbered(count: number, from = 0): string {
+  let text = "";
+  for (let n = from; n < from + count; n++) text += `${n} `.padEnd(199, "x") + "\n";
+  return text;
+}
+
+/** Waits until all `clients` have every numbered line that `sender` said: once, whole, in order. */
+export async function allHave(clients: Client[], sender: string, count: number): Promise<void> {
+  for (const client of clients) {
+    const prefix = `${sender}: `;
+    const said = () => client.lines.all.filter((line) => line.startsWith(prefix));
+    await client.lines.until(() => {
+      // Filtering all lines is slow: look only when enough of them may be there.
+      return client.received >= count * (200 + prefix.length) && said().length >= count
+        ? true
+        : undefined;
+    }, `${count} lines from ${sender}`);
+    const lines = said();
+    const expected = numbered(count).split("\n");
+    const wrong = lines.findIndex((line, n) => line !== prefix + expected[n]);
+    if (wrong >= 0 || lines.length !== count)
+      throw new Error(`${lines.length} lines from ${sender}, line ${wrong} is ${lines[wrong]}`);
+  }
 }
 
 /** A client on a plain socket, as `nc` is one. */

@@ -1,0 +1,658 @@
+/** Faults, one after the other, and that nobody but the one concerned notices. */
+import { expect, test } from "bun:test";
+import {
+  copyFileSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  writeFileSync,
+} from "node:fs";
+import { createConnection } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import {
+  allHave,
+  children,
+  Client,
+  descriptors,
+  isAlive,
+  memory,
+  numbered,
+  root,
+  type Server,
+  startServer,
+  state,
+  until,
+  watchServer,
+} from "./helpers.ts";
+
+/** What is said after a fault: 20,000 lines of 200 bytes. */
+const after = 20_000;
+
+interface Room extends AsyncDisposable {
+  server: Server;
+  ann: Client;
+  bob: Client;
+  /** Says numbered lines as ann, and checks that bob has all of them since the beginning. */
+  talk(lines: number): Promise<void>;
+  /** Waits until the server is as it was with ann and bob alone: no process or descriptor more. */
+  settled(): Promise<void>;
+}
+
+/** A server on which ann and bob chat while something goes wrong with others. */
+async function openRoom(args: string[] = []): Promise<Room> {
+  const server = await startServer(["--rate", "0", ...args]);
+  const ann = await Client.connect(server, "ann");
+  const bob = await Client.connect(server, "bob");
+  const spares = args.includes("--spares") ? Number(args[args.indexOf("--spares") + 1]) : 1;
+  await until(
+    () => server.workers().length === 2 + spares,
+    "the spare",
+    () => server.workers(),
+  );
+  const before = descriptors(server.pid);
+  let said = 0;
+  return {
+    server,
+    ann,
+    bob,
+    async talk(lines) {
+      ann.send(numbered(lines, said));
+      said += lines;
+      await allHave([bob], "ann", said);
+    },
+    async settled() {
+      const now = () => [children(server.pid).map(state), descriptors(server.pid)];
+      const calm = () =>
+        server.workers().length === 2 + spares && descriptors(server.pid) <= before;
+      await until(calm, `${2 + spares} workers and ${before} descriptors`, now);
+      expect(children(server.pid).map(state)).not.toContain("Z");
+    },
+    async [Symbol.asyncDispose]() {
+      ann[Symbol.dispose]();
+      bob[Symbol.dispose]();
+      await server[Symbol.asyncDispose]();
+    },
+  };
+}
+
+for (const signal of ["SIGKILL", "SIGTERM"] as const) {
+  test(`${signal} to an idle worker disconnects its client and nobody else`, async () => {
+    await using room = await openRoom();
+    using eve = await Client.connect(room.server, "eve");
+    await room.talk(100);
+    const pid = await room.server.worker("eve");
+    process.kill(pid, signal);
+    await room.bob.line(`* eve left (worker ${pid} killed by ${signal})`);
+    await eve.ended();
+    await room.talk(after);
+    await room.settled();
+    expect(isAlive(pid)).toBe(false);
+  });
+
+  test(`${signal} to a worker in the middle of a flood, from and to it, loses nobody else's line`, async () => {
+    await using room = await openRoom();
+    using eve = await Client.connect(room.server, "eve");
+    eve.send(numbered(10_000));
+    const talk = room.talk(after);
+    await room.bob.line(/^eve: 500 /);
+    process.kill(await room.server.worker("eve"), signal);
+    await talk;
+    await room.bob.line(/^\* eve left \(worker/);
+    const heard = room.bob.lines.all.filter((line) => line.startsWith("eve: "));
+    const said = numbered(10_000).split("\n");
+    expect(heard.every((line, n) => line === `eve: ${said[n]}`)).toBe(true); // whole, in order
+    await room.talk(after);
+    await room.settled();
+  });
+
+  test(`${signal} to a worker with writes pending to it does not end the server`, async () => {
+    await using room = await openRoom(["--max-lag", "100000000"]);
+    using eve = await Client.connect(room.server, "eve");
+    eve.pause();
+    const pid = await room.server.worker("eve");
+    await room.talk(40_000); // 8 MB: more than the sockets and pipes on the way to eve hold
+    process.kill(pid, signal);
+    await room.bob.line(`* eve left (worker ${pid} killed by ${signal})`);
+    await room.talk(after);
+    await room.settled();
+  });
+}
+
+test("a stopped worker falls behind, is ended, and nobody else waits for it", async () => {
+  await using room = await openRoom(["--max-lag", "1000000"]);
+  using eve = await Client.connect(room.server, "eve");
+  const pid = await room.server.worker("eve");
+  process.kill(pid, "SIGSTOP");
+  await room.talk(after);
+  await room.bob.line(/^\* eve left \(worker \d+ was \d+ bytes behind\)$/);
+  await eve.ended();
+  await room.talk(after);
+  await room.settled();
+});
+
+/** The worker that waits for the next client of the room. */
+async function spareOf({ server }: Room): Promise<number> {
+  const served = [await server.worker("ann"), await server.worker("bob")];
+  return server.workers().find((pid) => !served.includes(pid))!;
+}
+
+test("a spare that is killed is replaced, and the next client is served", async () => {
+  await using room = await openRoom();
+  const spare = await spareOf(room);
+  process.kill(spare, "SIGKILL");
+  await until(() => !isAlive(spare), "the spare's end");
+  const eve = await Client.connect(room.server, "eve");
+  eve[Symbol.dispose]();
+  await room.talk(after);
+  await room.settled();
+});
+
+test("a worker killed between getting its socket and the join takes only its client along", async () => {
+  await using room = await openRoom();
+  const spare = await spareOf(room);
+  using mute = await Client.connect(room.server);
+  await until(() => room.server.workers().length === 4, "the spare's successor");
+  process.kill(spare, "SIGKILL");
+  await mute.ended();
+  await room.talk(after);
+  await room.settled();
+  expect(room.bob.heard.filter((line) => line.startsWith("* "))).toEqual([]);
+});
+
+test("a client that stops reading is disconnected, and costs bounded memory until then", async () => {
+  await using room = await openRoom(["--max-lag", "2000000"]);
+  using eve = await Client.connect(room.server, "eve");
+  eve.pause();
+  const before = memory(room.server.pid);
+  for (let n = 0; n < 4; n++) await room.talk(after); // 16 MB
+  await room.bob.line(/^\* eve left \(worker \d+ was \d+ bytes behind\)$/);
+  // Ten times --max-lag is generous for one client; without a bound it would be all that was said,
+  // held several times over.
+  expect(memory(room.server.pid) - before).toBeLessThan(64_000_000);
+  await room.settled();
+});
+
+test("a client that is slow but keeps up loses nothing", async () => {
+  await using room = await openRoom();
+  using eve = await Client.connect(room.server, "eve");
+  for (let n = 0; n < 20; n++) {
+    eve.pause();
+    await room.talk(5_000);
+    eve.resume();
+    await allHave([eve], "ann", (n + 1) * 5_000);
+  }
+});
+
+test("--rate slows a flood down, drops nothing of it, and others talk meanwhile", async () => {
+  await using server = await startServer(["--rate", "200"]);
+  using ann = await Client.connect(server, "ann");
+  using bob = await Client.connect(server, "bob");
+  using eve = await Client.connect(server, "eve");
+  eve.send(numbered(800)); // 400 at once, 400 in 2 s
+  await bob.line(/^eve: 399 /);
+  ann.send("in between\n");
+  await bob.line("ann: in between");
+  expect(bob.lines.all.some((line) => line.startsWith("eve: 799 "))).toBe(false);
+  await allHave([ann, bob], "eve", 800);
+});
+
+test("a client that resets its connection has left, and nothing else has happened", async () => {
+  await using room = await openRoom();
+  const eve = createConnection(room.server.port, "127.0.0.1");
+  eve.on("error", () => {});
+  eve.write("eve\n");
+  await room.bob.line("* eve joined (3 online)");
+  eve.resetAndDestroy();
+  await room.bob.line("* eve left");
+  const mute = createConnection(room.server.port, "127.0.0.1", () => mute.resetAndDestroy());
+  mute.on("error", () => {});
+  await room.talk(after);
+  await room.settled();
+});
+
+test.skipIf(!existsSync("/proc/net/tcp"))(
+  "a client that vanished is looked for: keep-alive is on",
+  async () => {
+    await using server = await startServer();
+    using _ann = await Client.connect(server, "ann");
+    const port = server.port.toString(16).toUpperCase().padStart(4, "0");
+    const ours = readFileSync("/proc/net/tcp", "utf8")
+      .split("\n")
+      .filter((line) => new RegExp(`^ *\\d+: [0-9A-F]+:${port} [0-9A-F:]+ 01 `).test(line));
+    expect(ours.length).toBe(1);
+    expect(ours[0]!.split(/\s+/)[6]).toStartWith("02:"); // the timer that runs is the keep-alive's
+  },
+);
+
+test("who sends no name in time, or only drips, is told and let go", async () => {
+  await using server = await startServer(["--join-timeout", "1"]);
+  using ann = await Client.connect(server, "ann");
+  using mute = await Client.connect(server);
+  using drip = await Client.connect(server);
+  const dripping = setInterval(() => drip.send("x"), 100);
+  for (const client of [mute, drip]) {
+    await client.line("* no name within 1 s, goodbye");
+    await client.ended();
+  }
+  clearInterval(dripping);
+  ann.send("/who\n");
+  await ann.line("* 1 online:");
+});
+
+const hostile = {
+  "control bytes": ["a\0b\x01\x07\x08\x7fc", "abc"],
+  colours: ["\x1b[31;1mred\x1b[0m", "red"],
+  "a cleared screen": ["\x1b[2J\x1b[Hboo", "boo"],
+  "a hyperlink": ["\x1b]8;;http://evil\x07click\x1b]8;;\x07", "click"],
+  "the clipboard": ["\x1b]52;c;ZXZpbA==\x1b\\x", "x"],
+  "a device control string": ["\x1bP1$r0m\x1b\\x", "x"],
+  "C1 controls": ["\u009b31mred\u0085x", "redx"],
+  "a lone CR": ["* root left\rhello", "* root lefthello"],
+  "a bidirectional override": ["a\u202eb\u2066c\u2069", "abc"],
+  "a line separator": ["a\u2028* forged", "a* forged"],
+  "a tab": ["a\tb", "a\tb"],
+} satisfies Record<string, [string, string]>;
+
+for (const [what, [sent, heard]] of Object.entries(hostile)) {
+  test(`${what} in a line: nobody's terminal gets more than text`, async () => {
+    await using server = await startServer();
+    using ann = await Client.connect(server, "ann");
+    using bob = await Client.connect(server, "bob");
+    ann.send(`${sent}\nnext\n`);
+    await bob.line("ann: next");
+    expect(bob.messages).toEqual([`ann: ${heard}`, "ann: next"]);
+  });
+}
+
+test("invalid UTF-8 of every kind arrives as replacement characters", async () => {
+  await using server = await startServer();
+  using ann = await Client.connect(server, "ann");
+  using bob = await Client.connect(server, "bob");
+  const invalid = [
+    [0x80], // a continuation without a beginning
+    [0xc3], // a beginning without its continuation
+    [0xc0, 0xaf], // overlong
+    [0xe0, 0x80, 0x80], // overlong
+    [0xed, 0xa0, 0x80], // a surrogate
+    [0xf4, 0x90, 0x80, 0x80], // beyond U+10FFFF
+    [0xff, 0xfe], // never
+  ];
+  for (const bytes of invalid) ann.send(Uint8Array.of(0x3c, ...bytes, 0x3e, 0x0a));
+  ann.send("next\n");
+  await bob.line("ann: next");
+  expect(bob.messages.length).toBe(invalid.length + 1);
+  for (const line of bob.messages.slice(0, -1)) expect(line).toMatch(/^ann: <\ufffd+>$/);
+});
+
+test("a megabyte without a newline is refused once, and 100,000 empty lines say nothing", async () => {
+  await using room = await openRoom();
+  using eve = await Client.connect(room.server, "eve");
+  eve.send("x".repeat(1_000_000));
+  await eve.line("* not sent: longer than 4096 bytes");
+  eve.send("\n".repeat(100_000) + "\r\n\x07\n" + "next\n");
+  await room.bob.line("eve: next");
+  expect(room.bob.messages).toEqual(["eve: next"]);
+  expect(eve.heard).toEqual(["* not sent: longer than 4096 bytes"]);
+});
+
+test("2,000 lines of rubbish: what others see is clean, and the next line always works", async () => {
+  const seed = Number(process.env["SEED"] ?? Math.floor(Math.random() * 2 ** 31));
+  const random = randomFrom(seed);
+  const pick = <T>(from: T[]): T => from[Math.floor(random() * from.length)]!;
+  await using server = await startServer(["--rate", "0", "--max-line", "500"]);
+  using ann = await Client.connect(server, "ann");
+  using bob = await Client.connect(server, "bob");
+  const rubbish = [..."\0\t\x07\x1b\x7f\r \u009b\u202e\u2066\ufeff😀é*:[]8;m"]
+    .map((text) => Buffer.from(text))
+    .concat(
+      ["\x1b[", "\x1b]0;", "\x1bP", "\x1b\\", "\x9c", "* ann left"].map((text) =>
+        Buffer.from(text),
+      ),
+    )
+    .concat(Array.from({ length: 40 }, () => Buffer.of(0x80 + Math.floor(random() * 128))));
+  for (let n = 0; n < 2_000; n++) {
+    const length = random() < 0.05 ? 900 : Math.floor(random() * 40);
+    const line = Buffer.concat(Array.from({ length }, () => pick(rubbish)));
+    // In pieces of any size, and never a command: those are the other tests'.
+    ann.send(Buffer.concat([Buffer.from("."), line, Buffer.from(`\nok ${n}\n`)]));
+    if (random() < 0.1) await ann.flushed();
+  }
+  try {
+    await bob.line("ann: ok 1999");
+    const oks = bob.messages.filter((line) => line.startsWith("ann: ok "));
+    expect(oks).toEqual(Array.from({ length: 2_000 }, (_, n) => `ann: ok ${n}`));
+    const text = [...bob.lines.all, ...ann.lines.all];
+    expect(text.filter((line) => !/^(ann: |\* )/.test(line))).toEqual([]);
+    expect(
+      text.filter((line) => /[\0-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]/.test(line)),
+    ).toEqual([]);
+  } catch (error) {
+    throw new Error(`with SEED=${seed}: ${(error as Error).message}`);
+  }
+});
+
+/** Random numbers that a seed repeats (mulberry32, by Tommy Ettinger, public domain). */
+function randomFrom(seed: number): () => number {
+  return () => {
+    seed = (seed + 0x6d2b79f5) | 0;
+    let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+test("300 connections at once on 64 places: 64 are served, the others told, the places free again", async () => {
+  await using server = await startServer(["--max-clients", "64"]);
+  await until(() => server.workers().length === 1, "the spare");
+  const before = descriptors(server.pid);
+  const clients = await Promise.all(Array.from({ length: 300 }, () => Client.connect(server)));
+  for (const client of clients) client.send("someone\n");
+  const first = await Promise.all(clients.map((client) => client.line(/^\* (welcome|server)/)));
+  expect(first.filter((line) => line.startsWith("* welcome")).length).toBe(64);
+  expect(first.filter((line) => line === "* server is full").length).toBe(236);
+  for (const client of clients) client[Symbol.dispose]();
+  await until(() => server.workers().length === 1, "the end of all but the spare");
+  await until(() => descriptors(server.pid) <= before, "their descriptors' end");
+  using _ann = await Client.connect(server, "ann");
+});
+
+/** A copy of the server whose `worker.ts` a test can replace while it runs. */
+async function startWithWorker(
+  source: string,
+): Promise<{ server: Server; setWorker(source: string): void }> {
+  const folder = mkdtempSync(join(tmpdir(), "pipechat-"));
+  for (const file of ["server.ts", "package.json"])
+    copyFileSync(join(root, file), join(folder, file));
+  const setWorker = (source: string) => writeFileSync(join(folder, "worker.ts"), source);
+  setWorker(source);
+  return {
+    server: await startServer(["--spares", "0", "--rate", "0"], join(folder, "server.ts")),
+    setWorker,
+  };
+}
+
+const goodWorker = readFileSync(join(root, "worker.ts"), "utf8");
+/** A worker that joins as any other does, and then does something else. */
+const badWorker = (deed: string): string => `
+  export * from ${JSON.stringify(join(root, "worker.ts"))};
+  if (import.meta.main) {
+    process.on("message", (order, socket) => {
+      if (order.type === "serve") process.send({ type: "name", name: "eve", at: 0 });
+      if (order.type === "done") { ${deed} }
+    });
+    process.send({ type: "ready", at: 0 });
+  }`;
+
+test("a worker that cannot start: the client is told, and when it can again, it does", async () => {
+  const { server, setWorker } = await startWithWorker(goodWorker);
+  await using _server = server;
+  using ann = await Client.connect(server, "ann");
+  setWorker(badWorker("").replace("process.on(", "process.exit(3); process.on("));
+  using eve = await Client.connect(server);
+  await eve.line("* your process could not start, try again later");
+  await eve.ended();
+  setWorker(goodWorker);
+  using bob = await Client.connect(server, "bob");
+  ann.send("back\n");
+  await bob.line("ann: back");
+});
+
+test.skipIf(!Bun.which("prlimit"))(
+  "no process to be had: the client is told, and served when there is one",
+  async () => {
+    await using server = await startServer(["--spares", "0"]);
+    using ann = await Client.connect(server, "ann");
+    const limit = (files: number) =>
+      expect(
+        Bun.spawnSync(["prlimit", `--nofile=${files}:`, "--pid", String(server.pid)]).exitCode,
+      ).toBe(0);
+    const used = readdirSync(`/proc/${server.pid}/fd`).map(Number);
+    let files = 0;
+    for (let free = 0; free < 2; files++) if (!used.includes(files)) free++;
+    limit(files); // two are free: one for the connection, too few for a worker
+    using eve = await Client.connect(server);
+    await eve.line("* no process can be started for you, try again later");
+    await eve.ended();
+    limit(1024);
+    using bob = await Client.connect(server, "bob");
+    ann.send("back\n");
+    await bob.line("ann: back");
+  },
+);
+
+const misdeeds = {
+  "sent a line without end": `process.stdout.write("eve: " + "x".repeat(10_000))`,
+  "sent an unknown control message": `process.send({ type: "shutdown" })`,
+  "asked for too much at once": `for (let n = 0; n < 9; n++) process.send({ type: "who", at: 1e9 })`,
+  "exited with code 7": `process.exit(7)`,
+};
+
+for (const [reason, deed] of Object.entries(misdeeds)) {
+  test(`a worker that ${reason} ends alone`, async () => {
+    const { server, setWorker } = await startWithWorker(goodWorker);
+    await using _server = server;
+    using ann = await Client.connect(server, "ann");
+    using bob = await Client.connect(server, "bob");
+    setWorker(badWorker(deed));
+    using eve = await Client.connect(server);
+    await bob.line(new RegExp(`^\\* eve left \\(worker \\d+ ${reason}\\)$`));
+    await eve.ended();
+    ann.send(numbered(after));
+    await allHave([bob], "ann", after);
+    expect(bob.messages.filter((line) => line.startsWith("eve: "))).toEqual([]);
+  });
+}
+
+test("a worker that writes on after its client left ends, and nobody hears it", async () => {
+  const { server, setWorker } = await startWithWorker(goodWorker);
+  await using _server = server;
+  using ann = await Client.connect(server, "ann");
+  using bob = await Client.connect(server, "bob");
+  setWorker(
+    badWorker(`process.send({ type: "leave", at: 0 });
+    setInterval(() => process.stdout.write("ghost: boo\\n"), 1)`),
+  );
+  using eve = await Client.connect(server);
+  await bob.line("* eve left");
+  await eve.ended();
+  await until(() => server.workers().length === 2, "its end");
+  ann.send(numbered(after));
+  await allHave([bob], "ann", after);
+  expect(bob.messages.filter((line) => line.startsWith("ghost: "))).toEqual([]);
+});
+
+for (const signal of ["SIGTERM", "SIGINT"] as const) {
+  test(`${signal} ends the server in order: what was said arrives, all are told, nothing is left`, async () => {
+    await using server = await startServer(["--rate", "0"]);
+    using ann = await Client.connect(server, "ann");
+    using bob = await Client.connect(server, "bob");
+    using eve = await Client.connect(server, "eve");
+    const workers = server.workers();
+    ann.send(numbered(5_000));
+    await bob.line(/^ann: 4999 /);
+    server.process.kill(signal);
+    for (const client of [ann, bob, eve]) {
+      await client.line("* server is shutting down");
+      await client.ended();
+      expect(client.lines.all.at(-1)).toBe("* server is shutting down");
+    }
+    await allHave([bob, eve], "ann", 5_000);
+    expect(await server.process.exited).toBe(0);
+    await until(() => !workers.some(isAlive), "the workers' end");
+  });
+}
+
+test("a SIGTERM in the middle of a flood: everyone has the same lines", async () => {
+  await using server = await startServer(["--rate", "0"]);
+  using ann = await Client.connect(server, "ann");
+  using bob = await Client.connect(server, "bob");
+  using eve = await Client.connect(server, "eve");
+  ann.send(numbered(50_000));
+  await bob.line(/^ann: 999 /);
+  expect(await server.stop()).toBe(0);
+  await Promise.all([bob.ended(), eve.ended()]);
+  expect(bob.messages.length).toBeGreaterThanOrEqual(1000);
+  expect(eve.messages).toEqual(bob.messages);
+  const said = numbered(bob.messages.length).split("\n");
+  expect(bob.messages.every((line, n) => line === `ann: ${said[n]}`)).toBe(true);
+});
+
+test("a stopped worker does not keep the server from ending", async () => {
+  await using server = await startServer();
+  using _ann = await Client.connect(server, "ann");
+  const pid = await server.worker("ann");
+  process.kill(pid, "SIGSTOP");
+  expect(await server.stop()).toBe(0);
+  await until(() => !isAlive(pid), "the worker's end");
+});
+
+test("SIGKILL of the server: its workers notice, let their clients go and end", async () => {
+  await using server = await startServer();
+  using ann = await Client.connect(server, "ann");
+  using stalled = await Client.connect(server, "stalled");
+  stalled.pause();
+  using _mute = await Client.connect(server);
+  await until(() => server.workers().length === 4, "the spare");
+  const workers = server.workers();
+  process.kill(server.pid, "SIGKILL");
+  await ann.ended();
+  await until(
+    () => !workers.some(isAlive),
+    "the workers' end",
+    () => workers.filter(isAlive),
+  );
+  expect(await server.process.stderr.text().catch(() => "")).toBe("");
+  expect(server.errors.all).toEqual([]);
+});
+
+/** A server in a terminal of its own, as a person runs it. */
+async function startInTerminal(): Promise<{
+  child: Bun.Subprocess;
+  port: number;
+  screen: () => string;
+}> {
+  let screen = "";
+  const child = Bun.spawn([process.execPath, "server.ts", "--port", "0"], {
+    cwd: root,
+    terminal: {
+      cols: 100,
+      rows: 30,
+      data(_, chunk) {
+        screen += Buffer.from(chunk).toString();
+      },
+    },
+  });
+  await until(
+    () => screen.includes("listening on"),
+    "the server",
+    () => screen,
+  );
+  return { child, port: Number(/:(\d+) \(pid/.exec(screen)![1]), screen: () => screen };
+}
+
+test("Ctrl-C in a terminal, which reaches the workers too, ends everything in order", async () => {
+  const { child, port, screen } = await startInTerminal();
+  using ann = await Client.connect({ port }, "ann");
+  using bob = await Client.connect({ port }, "bob");
+  await until(() => children(child.pid).length === 3, "the spare");
+  const workers = children(child.pid);
+  child.terminal!.write("\x03");
+  for (const client of [ann, bob]) {
+    await client.line("* server is shutting down");
+    await client.ended();
+  }
+  expect([await child.exited, workers.filter(isAlive)]).toEqual([0, []]);
+  expect(screen()).not.toContain("rror");
+});
+
+test("a second Ctrl-C ends everything at once", async () => {
+  const { child, port } = await startInTerminal();
+  using ann = await Client.connect({ port }, "ann");
+  await until(() => children(child.pid).length === 2, "the spare");
+  const workers = children(child.pid);
+  const stopped = await Client.connect({ port }, "stopped");
+  for (const pid of children(child.pid)) if (!workers.includes(pid)) workers.push(pid);
+  for (const pid of workers.slice(1)) process.kill(pid, "SIGSTOP"); // they would be waited for
+  child.terminal!.write("\x03");
+  await ann.line("* server is shutting down");
+  child.terminal!.write("\x03");
+  expect(await child.exited).toBe(130);
+  stopped[Symbol.dispose]();
+  await until(
+    () => !workers.some(isAlive),
+    "the workers' end",
+    () => workers.filter(isAlive),
+  );
+});
+
+test("a terminal that takes no more of the log does not stop the chat", async () => {
+  const { child, port } = await startInTerminal();
+  using ann = await Client.connect({ port }, "ann");
+  using bob = await Client.connect({ port }, "bob");
+  child.terminal!.write("\x13"); // Ctrl-S
+  for (let n = 0; n < 500; n++) {
+    ann.send(`/nick ${"long".repeat(8).slice(0, 28)}${n}\n`); // a line of the log each
+    if (n % 50 === 49) await Bun.sleep(500 / 2); // the rate is 100 a second
+  }
+  await bob.line(/is now \w+499$/);
+  child.kill("SIGTERM");
+  await bob.ended();
+  expect(await child.exited).toBe(0);
+});
+
+test("64 descriptors: the server says so, refuses whom it cannot serve, and goes on", async () => {
+  const child = Bun.spawn(
+    ["sh", "-c", `ulimit -n 64; exec "$0" server.ts --port 0`, process.execPath],
+    {
+      cwd: root,
+      stdio: ["pipe", "pipe", "pipe"],
+    },
+  );
+  await using server = await watchServer(child);
+  await server.log.line(/^only 6 clients at once: .*ulimit -n/);
+  for (let round = 0; round < 3; round++) {
+    const clients = await Promise.all(
+      Array.from({ length: 40 }, () => Client.connect(server).catch(() => null)),
+    );
+    for (const client of clients) client?.send("x\n");
+    for (const client of clients) client?.[Symbol.dispose]();
+    await until(
+      () => server.workers().length <= 1,
+      "free places",
+      () => server.workers(),
+    );
+  }
+  using ann = await Client.connect(server, "ann");
+  using bob = await Client.connect(server, "bob");
+  ann.send("still here\n");
+  await bob.line("ann: still here");
+});
+
+test("workers do not get the server's environment", async () => {
+  const child = Bun.spawn([process.execPath, "server.ts", "--port", "0"], {
+    cwd: root,
+    env: { ...process.env, PIPECHAT_SECRET: "hunter2" },
+    stdio: ["pipe", "pipe", "pipe"],
+  });
+  await using server = await watchServer(child);
+  using _ann = await Client.connect(server, "ann");
+  const { stdout } = Bun.spawnSync([
+    "ps",
+    "eww",
+    "-o",
+    "command=",
+    "-p",
+    String(await server.worker("ann")),
+  ]);
+  expect(stdout.toString()).toContain("worker.ts");
+  expect(stdout.toString()).not.toContain("hunter2");
+});
+
+test("who has not joined hears nothing", async () => {
+  await using room = await openRoom();
+  using mute = await Client.connect(room.server);
+  await room.talk(100);
+  expect(mute.received).toBe(0);
+});
