@@ -1,23 +1,27 @@
 #!/usr/bin/env bun
 /**
- * pipechat's terminal client: prints what the room says, sends what you type.
+ * pipechat's terminal client: what the others say appears above the line that you type.
  *
  *     bun client.ts [HOST[:PORT]] [NAME]
  *
- * It works in a pipe, too: `echo hello | bun client.ts localhost:2000 bot`.
+ * In a pipe it is plain, stdin to socket and socket to stdout: `echo hello | bun client.ts :2000 bot`.
  *
  * @module
  */
-import { connect } from "node:net";
+import { connect, type Socket } from "node:net";
 import { userInfo } from "node:os";
+import { createInterface } from "node:readline";
 import { parseArgs } from "node:util";
-import { cleanText } from "./worker.ts";
+import { createFramer } from "./worker.ts";
 
-const usage = `usage: bun client.ts [HOST[:PORT]] [NAME]
+const usage = `usage: bun client.ts [options] [HOST[:PORT]] [NAME]
 
-  HOST:PORT  where the server is (127.0.0.1:2000)
-  NAME       what to be called (your login name)
-  --help     print this
+  HOST, PORT      where the server is: HOST, HOST:PORT, :PORT or [::1]:PORT (127.0.0.1:2000)
+  NAME            what to be called (your login name)
+  --no-reconnect  end when the connection is lost
+  --no-color      no colours; so does NO_COLOR in the environment
+  --listen        in a pipe: stay when stdin has ended
+  --help          print this
 `;
 
 function fail(code: number, reason: string): never {
@@ -25,33 +29,218 @@ function fail(code: number, reason: string): never {
   process.exit(code);
 }
 
-/** Understands HOST, HOST:PORT, :PORT, ADDRESS of either family, and [ADDRESS]:PORT. */
-export function parseAddress(text: string): { host: string; port: number } {
-  const [, host = "", port = "2000"] =
-    /^(\[[^\]]+\]|[^:]*|[^:]*:[^:]*:.*?)(?::(\d+))?$/.exec(text) ?? [];
-  return { host: host.replace(/^\[|\]$/g, "") || "127.0.0.1", port: Number(port) };
+/** Where a server is. */
+export interface Address {
+  host: string;
+  port: number;
+}
+
+/** Understands HOST, HOST:PORT, :PORT, [IPv6]:PORT and a bare IPv6 address; throws on all else. */
+export function parseAddress(text: string): Address {
+  const [, six, host, port] =
+    /^(?:\[([\da-f:.%]+)\]|([^:[\]\s]*))(?::(\d+))?$/i.exec(text) ??
+    /^([\da-f.]*:[\da-f.]*:[\da-f:.]*)$/i.exec(text) ??
+    [];
+  if (six === undefined && host === undefined) throw new Error(`'${text}' is no address`);
+  if (Number(port ?? 1) < 1 || Number(port) > 65_535) throw new Error(`${port} is no port`);
+  return { host: six || host || "127.0.0.1", port: Number(port ?? 2000) };
+}
+
+// --- What a line looks like ----------------------------------------------------------------------
+
+// Of the 256 terminal colours, some of each hue with a contrast of 3.6 or more on black and on white.
+const palette = [160, 166, 130, 64, 28, 30, 32, 67, 61, 99, 134, 163, 132, 161];
+const dim = "2";
+const bold = "1";
+
+function paint(sgr: string, text: string): string {
+  return `\x1b[${sgr}m${text}\x1b[0m`;
+}
+
+/** Makes a line of the protocol ready for the screen: a name in its own colour, a notice dim. */
+export function render(line: string): string {
+  const [, name, text] = /^([^\s:*][^\s:]*): (.*)$/.exec(line) ?? [];
+  if (name === undefined) return paint(dim, line);
+  return `${paint(`38;5;${palette[Bun.hash.crc32(name) % palette.length]}`, `${name}:`)} ${text}`;
+}
+
+// --- In a terminal -------------------------------------------------------------------------------
+
+/** Chats until the user leaves; ends the process. */
+async function chat(address: Address, name: string, colour: boolean, reconnect: boolean) {
+  const { stdin: input, stdout: output } = process;
+  const where = `${address.host}:${address.port}`;
+  const names = new Set<string>(); // everyone heard of, for Tab
+  const unsent: string[] = []; // typed while there was no connection
+  let socket: Socket | undefined; // once we have joined
+  let everJoined = false;
+  let pause = 250; // before the next attempt to connect, ms
+  let leaving = false;
+
+  const rl = createInterface({ input, output, removeHistoryDuplicates: true, completer: complete });
+
+  function complete(line: string): [string[], string] {
+    const word = /\S*$/.exec(line)![0];
+    const isFirst = word === line;
+    const known = [...names].map((name) => name + (isFirst ? ": " : " "));
+    const all = isFirst ? ["/nick ", "/who", "/help", "/quit", ...known] : known;
+    return [all.filter((candidate) => word !== "" && candidate.startsWith(word)), word];
+  }
+
+  /** Puts rendered lines where the line being typed begins, and that line again below them. */
+  function print(lines: string[]): void {
+    const { rows } = rl.getCursorPos();
+    const clock =
+      output.columns >= 60 ? paint(dim, `${new Date().toTimeString().slice(0, 5)} `) : "";
+    const text = lines.map((line) => `${clock}${line}\n`).join("");
+    const up = rows > 0 ? `\x1b[${rows}A` : "";
+    output.write(`${up}\r\x1b[J${colour ? text : text.replace(/\x1b\[[\d;]*m/g, "")}`);
+    redraw();
+  }
+
+  function redraw(): void {
+    // Not documented, but so in Node and in Bun: the rows that readline goes up before it redraws.
+    Object.assign(rl, { prevRows: 0 });
+    if (!leaving) rl.prompt(true);
+  }
+
+  function leave(): void {
+    if (leaving) return;
+    leaving = true;
+    rl.close(); // the terminal is as it was
+    socket?.end();
+    setTimeout(() => process.exit(), socket ? 1000 : 0);
+  }
+
+  /** Replaces what was typed, however many rows it took, by the line as it was said. */
+  function enter(line: string): void {
+    Object.assign(rl, { line, cursor: line.length }); // for getCursorPos(): readline has cleared it
+    const { rows } = rl.getCursorPos();
+    Object.assign(rl, { line: "", cursor: 0 });
+    output.write(`\x1b[${rows + 1}A\r\x1b[J`);
+    if (line === "") return redraw();
+    const isCommand = line.startsWith("/") && !line.startsWith("//");
+    const text = line.startsWith("//") ? line.slice(1) : line;
+    print([isCommand ? paint(dim, line) : `${paint(bold, "you:")} ${text}`]);
+    if (socket) socket.write(`${line}\n`);
+    else unsent.push(line);
+    if (line === "/quit") leave();
+  }
+
+  /** Takes from the server's lines who is there, and what we are called ourselves. */
+  function listen(line: string): void {
+    const [, speaker] = /^(?:\* )?([^\s:*][^\s:]*)(?:: | joined \(| \(worker )/.exec(line) ?? [];
+    const [, before, after] = /^\* (\S+) (?:left\b|is now (\S+)$)/.exec(line) ?? [];
+    const [, own] = /^\* welcome (\S+) \(/.exec(line) ?? [];
+    if (before) names.delete(before);
+    for (const present of [speaker, after]) if (present) names.add(present);
+    if (own || (before === name && after)) name = own ?? after!;
+  }
+
+  /** One connection, from its beginning to its end; gives the reason of the end. */
+  function session(): Promise<string> {
+    return new Promise((resolve) => {
+      const frame = createFramer(65_536);
+      const connection = connect({ ...address });
+      let problem = "";
+      let heard = false;
+      const join = (): void => {
+        if (connection.destroyed || socket === connection) return;
+        socket = connection;
+        everJoined = true;
+        pause = 250;
+        for (const line of unsent.splice(0)) connection.write(`${line}\n`);
+      };
+      connection.on("connect", () => {
+        connection.write(`${name}\n`);
+        setTimeout(join, 1000); // the article's server has no welcome
+      });
+      connection.on("data", (chunk: Buffer) => {
+        const lines = frame(chunk).map((line) => line ?? "* (a line of more than 64 KiB)");
+        const [first] = lines;
+        if (!heard && first && !/^\* |^[^\s:]+: /.test(first)) {
+          problem = `not a chat server: it says '${first.slice(0, 60)}'`;
+          return void connection.destroy();
+        }
+        heard ||= lines.length > 0;
+        lines.forEach(listen);
+        if (lines.some((line) => line.startsWith("* welcome "))) join();
+        if (lines.length > 0) print(lines.map(render));
+      });
+      connection.on("error", (error) => (problem = error.message));
+      connection.on("close", () => {
+        socket = undefined;
+        resolve(problem);
+      });
+    });
+  }
+
+  rl.on("line", enter).on("SIGINT", leave).on("close", leave);
+  for (const signal of ["SIGTERM", "SIGHUP"]) process.on(signal, leave);
+  process.on("exit", () => rl.close());
+  print([paint(dim, `* connecting to ${where} as ${name}`)]);
+  for (; ; pause = Math.min(2 * pause, 5000)) {
+    const problem = await session();
+    if (leaving) process.exit();
+    if (!everJoined || !reconnect) {
+      leaving = true;
+      print([]); // clears the line being typed
+      rl.close();
+      fail(1, `${where}: ${problem || "the server closed the connection"}`);
+    }
+    print([
+      paint(dim, `* not connected (${problem || "the connection was closed"}), trying again`),
+    ]);
+    await Bun.sleep(pause);
+  }
+}
+
+// --- In a pipe -----------------------------------------------------------------------------------
+
+/** Sends what comes on stdin, prints what comes from the server; ends the process. */
+function pipe(address: Address, name: string, listen: boolean): void {
+  const frame = createFramer(65_536);
+  const socket = connect({ ...address, allowHalfOpen: true });
+  let welcomed = false;
+  let done = false; // stdin has ended
+  socket.write(`${name}\n`);
+  process.stdin.pipe(socket, { end: !listen });
+  process.stdin.on("end", () => {
+    done = true;
+    if (!listen && !welcomed) socket.setTimeout(2000, () => process.exit()); // it may never close
+  });
+  const print = (chunk: Buffer | null): void => {
+    const lines = frame(chunk);
+    welcomed ||= lines.some((line) => line?.startsWith("* welcome "));
+    if (process.stdout.write(lines.map((line) => `${line ?? ""}\n`).join(""))) return;
+    socket.pause(); // until whoever reads us has taken it
+    process.stdout.once("drain", () => socket.resume());
+  };
+  socket.on("data", print);
+  socket.on("end", () => {
+    print(null);
+    if (!done) fail(1, "the server closed the connection");
+    process.stdout.end(() => process.exit());
+  });
+  socket.on("error", (error) => fail(1, `${address.host}:${address.port}: ${error.message}`));
+  process.stdout.on("error", () => process.exit()); // nobody reads us any more
 }
 
 function main(): void {
-  const { values, positionals } = parseArgs({
-    options: { help: { type: "boolean" } },
-    allowPositionals: true,
-  });
-  if (values.help) return void process.stdout.write(usage);
-  const { host, port } = parseAddress(positionals[0] ?? "");
-  const name = positionals[1] ?? userInfo().username;
-
-  const socket = connect({ host, port, allowHalfOpen: true });
-  socket.on("error", (error) => fail(1, `no chat at ${host}:${port}: ${error.message}`));
-  socket.write(`${name}\n`);
-  process.stdin.pipe(socket);
-  let partial = "";
-  socket.setEncoding("utf8").on("data", (text: unknown) => {
-    const lines = (partial + text).split("\n");
-    partial = lines.pop()!;
-    for (const line of lines) process.stdout.write(`${cleanText(line)}\n`);
-  });
-  socket.on("end", () => process.exit());
+  const flag = { type: "boolean", default: false } as const;
+  const options = { help: flag, listen: flag, "no-reconnect": flag, "no-color": flag };
+  try {
+    const { values, positionals } = parseArgs({ options, allowPositionals: true });
+    if (values.help) return void process.stdout.write(usage);
+    const [where = "", name = userInfo().username, extra] = positionals;
+    if (extra !== undefined) throw new Error(`'${extra}' is one word too many`);
+    const address = parseAddress(where);
+    if (!process.stdin.isTTY || !process.stdout.isTTY) return pipe(address, name, values.listen);
+    const colour = !values["no-color"] && !process.env["NO_COLOR"];
+    void chat(address, name, colour, !values["no-reconnect"]);
+  } catch (error) {
+    fail(2, `${(error as Error).message.split(/\.\s/)[0]} (see --help)`);
+  }
 }
 
 if (import.meta.main) main();

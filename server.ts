@@ -114,7 +114,8 @@ async function accept(socket: Socket): Promise<void> {
     setTimeout(() => refused-- && socket.destroy(), refused * 8 > descriptors ? 0 : 500);
   };
   if (workers.size - spares().length >= maxClients) return refuse("server is full");
-  const worker = spares()[0] ?? start();
+  const spare = spares()[0];
+  const worker = spare ?? start();
   if (!worker) return refuse("no process can be started for you, try again later");
   worker.address = `${socket.remoteAddress}:${socket.remotePort}`;
   refillSpares();
@@ -124,7 +125,7 @@ async function accept(socket: Socket): Promise<void> {
   const limits = { maxLine: options["max-line"], rate: options.rate };
   if (order(worker, { type: "serve", ...limits }, socket)) return;
   expel(worker, "did not get its socket");
-  refuse("your process has died, try again");
+  return spare ? accept(socket) : refuse("your process has died, try again");
 }
 
 /** 2. Starts a worker, unless the system has no process for us. */

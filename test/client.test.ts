@@ -1,0 +1,298 @@
+/** client.ts as a person sees it, in a real terminal, and as a script uses it, in a pipe. */
+import { expect, test } from "bun:test";
+import { createServer } from "node:net";
+import { parseAddress } from "../client.ts";
+import { children, Client, memory, numbered, root, run, startServer, until } from "./helpers.ts";
+import { Session, squeeze } from "./screen.ts";
+
+const bun = process.execPath;
+
+async function startClient(
+  port: number,
+  name: string,
+  columns = 80,
+  ...options: string[]
+): Promise<Session> {
+  const session = new Session([bun, "client.ts", `:${port}`, name, ...options], columns);
+  await session.shows(`welcome ${name}`);
+  return session;
+}
+
+const line = "a line that is long, with 你好 in it, and is still being typed ".repeat(3).trim();
+
+for (const columns of [80, 40]) {
+  test(`at ${columns} columns, what comes appears above the line being typed`, async () => {
+    await using server = await startServer();
+    using bob = await Client.connect(server, "bob");
+    using ann = await startClient(server.port, "ann", columns);
+    ann.type(line);
+    await ann.ends(`> ${line}`);
+    const cursor = { ...ann.screen.cursor };
+    for (let n = 0; n < 5; n++) bob.send(`message ${n}\n`);
+    await ann.shows("bob: message 4");
+    await ann.ends(`> ${line}`);
+    expect(ann.screen.text).toMatch(
+      /message 0\n.*message 1\n.*message 2\n.*message 3\n.*message 4\n> a line/,
+    );
+    expect(ann.screen.cursor).toEqual({ row: cursor.row + 5, column: cursor.column });
+    // In the middle of the line, too.
+    ann.type("\x01\x1b[C\x1b[C");
+    await until(
+      () => ann.screen.cursor.column === 4,
+      "the cursor",
+      () => ann.screen.cursor,
+    );
+    bob.send("one more\n");
+    await ann.shows("bob: one more");
+    await until(
+      () => ann.screen.cursor.column === 4,
+      "the cursor",
+      () => ann.screen.cursor,
+    );
+    ann.type("X\r");
+    await bob.line(`ann: a X${line.slice(2)}`);
+    await until(
+      () => /\n>$/.test(ann.screen.text),
+      "an empty prompt",
+      () => ann.screen.text,
+    );
+    const shown = squeeze(ann.screen.text);
+    expect(shown).toContain(squeeze(`you: a X${line.slice(2)}`));
+    expect(shown.split(squeeze("is still being typed")).length).toBe(1 + 3); // and nowhere else
+  });
+}
+
+test("after a resize, the line being typed is still there", async () => {
+  await using server = await startServer();
+  using bob = await Client.connect(server, "bob");
+  using ann = await startClient(server.port, "ann");
+  ann.type("half a line");
+  await ann.shows("> half a line");
+  ann.resize(60);
+  bob.send("first\n");
+  await ann.shows("bob: first");
+  ann.type(", and the rest\r");
+  await bob.line("ann: half a line, and the rest");
+  await ann.shows("you: half a line, and the rest");
+});
+
+test("Tab completes commands and the names of those who are there", async () => {
+  await using server = await startServer();
+  using bartholomew = await Client.connect(server, "bartholomew");
+  using ann = await startClient(server.port, "ann");
+  bartholomew.send("hello\n");
+  await ann.shows("bartholomew: hello");
+  ann.type("/w\t");
+  await ann.shows("> /who");
+  ann.type("\r");
+  await ann.shows("* 2 online:");
+  ann.type("bar\t");
+  await ann.shows("> bartholomew:");
+  ann.type("hi\r");
+  await bartholomew.line("ann: bartholomew: hi");
+});
+
+test("history and line editing are readline's", async () => {
+  await using server = await startServer();
+  using bob = await Client.connect(server, "bob");
+  using ann = await startClient(server.port, "ann");
+  ann.type("first\r");
+  await bob.line("ann: first");
+  ann.type("wrong words\x15\x1b[A!\r"); // Ctrl-U, Up
+  await bob.line("ann: first!");
+});
+
+test("a killed worker: it says so, comes back under the same name, and sends what was typed", async () => {
+  await using server = await startServer();
+  using bob = await Client.connect(server, "bob");
+  using ann = await startClient(server.port, "ann");
+  process.kill(await server.worker("ann"), "SIGKILL");
+  await ann.shows("* not connected (");
+  ann.type("typed while away\r");
+  await bob.line("ann: typed while away");
+  await ann.shows(/not connected[^]*welcome ann /);
+  await ann.shows("you: typed while away");
+});
+
+test("a renamed client comes back under its last name", async () => {
+  await using server = await startServer();
+  using bob = await Client.connect(server, "bob");
+  using ann = await startClient(server.port, "ann");
+  const pid = await server.worker("ann");
+  ann.type("/nick eve\r");
+  await bob.line("* ann is now eve");
+  await ann.shows("* ann is now eve");
+  process.kill(pid, "SIGKILL");
+  await bob.line(/^\* eve joined/);
+});
+
+test("--no-reconnect ends with exit code 1 when the connection is lost", async () => {
+  await using server = await startServer();
+  using ann = await startClient(server.port, "ann", 80, "--no-reconnect");
+  process.kill(await server.worker("ann"), "SIGKILL");
+  expect(await ann.process.exited).toBe(1);
+  await ann.shows("client.ts: 127.0.0.1:");
+});
+
+for (const [what, keys] of Object.entries({
+  "Ctrl-C": "\x03",
+  "Ctrl-D": "\x04",
+  "/quit": "/quit\r",
+})) {
+  test(`${what} leaves with exit code 0 and the terminal as it was`, async () => {
+    await using server = await startServer();
+    using bob = await Client.connect(server, "bob");
+    const script =
+      'before=$(stty -g); "$0" client.ts ":$1" ann; echo "exit $?"; [ "$(stty -g)" = "$before" ] && echo same';
+    using shell = new Session(["sh", "-c", script, bun, String(server.port)]);
+    await shell.shows("welcome ann");
+    shell.type(keys);
+    await shell.shows(/exit 0\nsame/);
+    await bob.line("* ann left");
+  });
+}
+
+test("an error leaves the terminal as it was, too", async () => {
+  await using server = await startServer();
+  const script =
+    'before=$(stty -g); "$0" client.ts ":$1" ann --no-reconnect; echo "exit $?"; [ "$(stty -g)" = "$before" ] && echo same';
+  using shell = new Session(["sh", "-c", script, bun, String(server.port)]);
+  await shell.shows("welcome ann");
+  process.kill(await server.worker("ann"), "SIGKILL");
+  await shell.shows(/exit 1\nsame/);
+});
+
+test("colours are there in a terminal, stable for a name, and off when they should be", async () => {
+  await using server = await startServer();
+  using bob = await Client.connect(server, "bob");
+  using ann = await startClient(server.port, "ann");
+  using plain = await startClient(server.port, "plain", 80, "--no-color");
+  using quiet = new Session([bun, "client.ts", `:${server.port}`, "quiet"], 80, { NO_COLOR: "1" });
+  await quiet.shows("welcome quiet");
+  bob.send("one\n");
+  bob.send("two\n");
+  for (const session of [ann, plain, quiet]) await session.shows("bob: two");
+  const [one, two] = ["one", "two"].map(
+    (text) => new RegExp(`\x1b\\[(38;5;\\d+)mbob:\x1b\\[0m ${text}`).exec(ann.raw)?.[1],
+  );
+  expect(one).toBeDefined();
+  expect(two).toBe(one);
+  for (const session of [plain, quiet]) expect(session.raw).not.toMatch(/\x1b\[[\d;]*m/);
+});
+
+/** A server that says what a test wants it to. */
+async function impostor(greeting: string | Uint8Array): Promise<{ port: number } & Disposable> {
+  const server = createServer((socket) => {
+    socket.on("error", () => {});
+    socket.write(greeting);
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address() as { port: number };
+  return { port, [Symbol.dispose]: () => void server.close() };
+}
+
+test("whatever a server sends, the terminal gets text", async () => {
+  using server = await impostor(
+    "* welcome ann (\x1b[2J\x1b]52;c;ZXZpbA==\x07\x07\x9b5n\u202e)\nann: \x1b[31mred\r\x08x\nend: end\n",
+  );
+  using ann = new Session([bun, "client.ts", `:${server.port}`, "ann", "--no-color"]);
+  await ann.shows("end: end");
+  await ann.shows("ann: redx");
+  expect(ann.raw).not.toMatch(/\x1b\[2J|\x1b\]|\x07|\u009b|\u202e/);
+});
+
+test("a server that is no chat server is named as such", async () => {
+  using server = await impostor("HTTP/1.1 400 Bad Request\r\n\r\n");
+  using ann = new Session([bun, "client.ts", `:${server.port}`, "ann"]);
+  await ann.ends(
+    `client.ts: 127.0.0.1:${server.port}: not a chat server: it says 'HTTP/1.1 400 Bad Request'`,
+  );
+  expect(await ann.process.exited).toBe(1);
+});
+
+test("in a pipe it is plain, and may stay to listen", async () => {
+  await using server = await startServer();
+  using bob = await Client.connect(server, "bob");
+  const listener = Bun.spawn([bun, "client.ts", `:${server.port}`, "bot", "--listen"], {
+    cwd: root,
+    stdin: new TextEncoder().encode("hi\n"),
+    stdout: "pipe",
+  });
+  await bob.line("bot: hi");
+  bob.send("still there?\n");
+  bob.send("/quit\n");
+  await bob.ended();
+  await server.stop();
+  expect(await listener.exited).toBe(0);
+  expect(await listener.stdout.text()).toMatch(
+    /^\* welcome bot [^\n]*\nbob: still there\?\n\* bob left\n\* server is shutting down\n$/,
+  );
+});
+
+test("a long input in a pipe is delivered whole, at the rate that the server allows", async () => {
+  await using server = await startServer(["--rate", "2000"]);
+  using bob = await Client.connect(server, "bob");
+  const { code } = await run([bun, "client.ts", `:${server.port}`, "bot"], {
+    stdin: numbered(8000),
+  });
+  expect(code).toBe(0);
+  await bob.line("* bot left");
+  expect(bob.messages.length).toBe(8000);
+});
+
+test("endless input and a reader that has gone: no crash, no endless memory", async () => {
+  await using server = await startServer();
+  using bob = await Client.connect(server, "bob");
+  const flood = Bun.spawn(
+    ["sh", "-c", `yes | "$0" client.ts ":$1" yes; :`, bun, String(server.port)],
+    {
+      cwd: root,
+      stdout: "pipe",
+      stderr: "pipe",
+    },
+  );
+  await bob.lines.until(() => bob.messages.length > 300 || undefined, "300 lines");
+  const [pid] = children(flood.pid).sort((a, b) => memory(b) - memory(a)); // the other one is yes
+  expect(memory(pid!)).toBeGreaterThan(0);
+  expect(memory(pid!)).toBeLessThan(200_000_000);
+  process.kill(pid!, "SIGKILL");
+  await flood.exited;
+
+  const head = Bun.spawn(
+    ["sh", "-c", `"$0" client.ts ":$1" head --listen | head -n 1`, bun, String(server.port)],
+    { cwd: root, stdin: "pipe", stdout: "pipe", stderr: "pipe" },
+  );
+  await bob.line(/^\* head joined/);
+  const talking = setInterval(() => bob.send("line\n"), 20); // it notices when it next writes
+  expect(await head.exited).toBe(0);
+  clearInterval(talking);
+  expect(await head.stdout.text()).toMatch(/^\* welcome head [^\n]*\n$/);
+  expect(await head.stderr.text()).toBe("");
+});
+
+test("each mistake is one line", async () => {
+  const cases: [string[], number, RegExp][] = [
+    [["--nonsense"], 2, /^client\.ts: Unknown option '--nonsense' \(see --help\)\n$/],
+    [["a", "b", "c"], 2, /^client\.ts: 'c' is one word too many \(see --help\)\n$/],
+    [["host:port"], 2, /^client\.ts: 'host:port' is no address \(see --help\)\n$/],
+    [["host:99999"], 2, /^client\.ts: 99999 is no port \(see --help\)\n$/],
+    [["nowhere.invalid"], 1, /^client\.ts: nowhere\.invalid:2000: .+\n$/],
+  ];
+  for (const [args, code, stderr] of cases) {
+    const result = await run([bun, "client.ts", ...args]);
+    expect([result.code, result.stdout]).toEqual([code, ""]);
+    expect(result.stderr).toMatch(stderr);
+  }
+});
+
+test.each([
+  ["", "127.0.0.1", 2000],
+  ["localhost", "localhost", 2000],
+  ["example.org:7", "example.org", 7],
+  [":3000", "127.0.0.1", 3000],
+  ["[::1]:2001", "::1", 2001],
+  ["[::1]", "::1", 2000],
+  ["fe80::1", "fe80::1", 2000],
+])("the address %j is understood", (text, host, port) => {
+  expect(parseAddress(text)).toEqual({ host, port });
+});

@@ -1,0 +1,136 @@
+/**
+ * What a person would see: a small terminal that understands what `client.ts` and readline send.
+ *
+ * @module
+ */
+import { root, until } from "./helpers.ts";
+
+/** A screen of characters; a wide one takes its cell and an empty one behind it. */
+export class Screen {
+  #rows: string[][] = [];
+  #row = 0;
+  #column = 0; // may be one beyond the last: the next character wraps
+  #unread = "";
+
+  constructor(
+    public columns: number,
+    readonly height: number,
+  ) {
+    this.#rows = Array.from({ length: height }, () => []);
+  }
+
+  /** The screen as text, without empty lines below. */
+  get text(): string {
+    const cells = (row: string[]) => Array.from(row, (cell) => cell ?? " ").join("");
+    return this.#rows
+      .map((row) => cells(row).trimEnd())
+      .join("\n")
+      .trimEnd();
+  }
+
+  get cursor(): { row: number; column: number } {
+    return { row: this.#row, column: this.#column };
+  }
+
+  write(text: string): void {
+    this.#unread += text;
+    const token = /\x1b\[([?\d;]*)([A-Za-z])|[\r\n\x08\x07]|[^\x00-\x1f\x7f]|\x1b(?![[])./suy;
+    let end = 0;
+    for (let match; (match = token.exec(this.#unread)); end = token.lastIndex)
+      this.#do(match[0], match[1] ?? "", match[2]);
+    this.#unread = this.#unread.slice(end); // a sequence that is not complete yet
+  }
+
+  #do(token: string, numbers: string, command: string | undefined): void {
+    const n = Number(numbers.split(";")[0]) || 1;
+    const last = this.columns - 1;
+    if (token === "\r") this.#column = 0;
+    else if (token === "\n") this.#down();
+    else if (token === "\x08") this.#column = Math.max(0, this.#column - 1);
+    else if (command === "A") this.#row = Math.max(0, this.#row - n);
+    else if (command === "B") this.#row = Math.min(this.height - 1, this.#row + n);
+    else if (command === "C") this.#column = Math.min(last, this.#column + n);
+    else if (command === "D") this.#column = Math.max(0, Math.min(last, this.#column) - n);
+    else if (command === "G") this.#column = n - 1;
+    else if (command === "J" && numbers !== "2") {
+      this.#rows[this.#row]!.length = Math.min(this.#rows[this.#row]!.length, this.#column);
+      for (let row = this.#row + 1; row < this.height; row++) this.#rows[row] = [];
+    } else if (command === "K") this.#rows[this.#row]!.length = this.#column;
+    else if (command === undefined && !/^[\x00-\x1f]/.test(token)) this.#put(token);
+  }
+
+  #put(character: string): void {
+    const width = Bun.stringWidth(character);
+    if (this.#column + width > this.columns) {
+      this.#down();
+      this.#column = 0;
+    }
+    const row = this.#rows[this.#row]!;
+    row[this.#column] = character;
+    if (width === 2) row[this.#column + 1] = "";
+    this.#column += width;
+  }
+
+  #down(): void {
+    if (this.#row < this.height - 1) this.#row++;
+    else this.#rows = [...this.#rows.slice(1), []];
+  }
+}
+
+/** A text without its white space: what does not depend on where lines are broken. */
+export function squeeze(text: string): string {
+  return text.replace(/\s/g, "");
+}
+
+/** A program in a terminal of its own, with its screen and all that it sent. */
+export class Session implements Disposable {
+  readonly process: Bun.Subprocess;
+  readonly screen: Screen;
+  raw = "";
+
+  constructor(cmd: string[], columns = 80, env: Record<string, string> = {}) {
+    this.screen = new Screen(columns, 24);
+    const decoder = new TextDecoder();
+    this.process = Bun.spawn(cmd, {
+      cwd: root,
+      env: { ...process.env, TERM: "xterm-256color", NO_COLOR: "", ...env },
+      terminal: {
+        cols: columns,
+        rows: 24,
+        data: (_, chunk) => {
+          const text = decoder.decode(chunk, { stream: true });
+          this.raw += text;
+          this.screen.write(text);
+        },
+      },
+    });
+  }
+
+  type(text: string): void {
+    this.process.terminal!.write(text);
+  }
+
+  /** Waits until the screen shows something. */
+  async shows(wanted: string | RegExp): Promise<void> {
+    const found = () =>
+      typeof wanted === "string"
+        ? this.screen.text.includes(wanted)
+        : wanted.test(this.screen.text);
+    await until(found, `${wanted} on the screen`, () => this.screen.text);
+  }
+
+  /** Waits until the screen ends with a text, wherever its lines are broken. */
+  async ends(text: string): Promise<void> {
+    const found = () => squeeze(this.screen.text).endsWith(squeeze(text));
+    await until(found, `${text} at the end of the screen`, () => this.screen.text);
+  }
+
+  resize(columns: number): void {
+    this.screen.columns = columns;
+    this.process.terminal!.resize(columns, 24);
+  }
+
+  [Symbol.dispose](): void {
+    this.process.kill("SIGKILL");
+  }
+}
