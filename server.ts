@@ -71,12 +71,16 @@ const options = parseOptions(import.meta.main ? Bun.argv.slice(2) : []);
 
 // --- State ---------------------------------------------------------------------------------------
 
+// Nothing of the server's own: its secrets are not theirs. Neither variable is documented; without the
+// collector's timer and the allocator's purging, a line costs a worker a quarter less CPU.
+const workerEnvironment = { BUN_GC_TIMER_DISABLE: "1", MIMALLOC_PURGE_DELAY: "-1" };
+
 /** A worker process, and what the server knows of its client. Throws if none can be started. */
 class Worker {
   readonly process = Bun.spawn({
     cmd: [process.execPath, join(import.meta.dir, "worker.ts")],
     cwd: "/",
-    env: {}, // the server's secrets are not its workers'
+    env: workerEnvironment,
     stdio: ["pipe", "pipe", "inherit"],
     ipc: (message) => receive(this, message),
   });

@@ -130,11 +130,6 @@ const help = `/nick NAME takes another name
 * /quit leaves, as the end of your input does
 * //text says /text`;
 
-/** Bun adopts an open descriptor; bun-types has the options but not this overload. */
-declare module "bun" {
-  function connect<Data = undefined>(options: FdSocketOptions<Data>): Promise<Socket<Data>>;
-}
-
 /**
  * The worker's life: get ready, get a socket, relay until one side is done.
  *
@@ -177,19 +172,24 @@ async function main(): Promise<void> {
   // 1. Up and waiting for a client. If stdin ends now, the server has no use for us, or is dead.
   let hangUp = (): void => process.exit();
   let show = (_: Uint8Array): void => {};
-  const stdin = await Bun.connect({
-    fd: 0,
-    socket: { data: (_, chunk) => show(chunk), close: () => hangUp() },
-  });
+  const stdin = await openStdin({ data: (chunk) => show(chunk), close: () => hangUp() });
   send({ type: "ready" });
   const { client, maxLine, rate } = await serve.promise;
   client.allowHalfOpen = true; // who has said everything may want to read on
   client.on("error", () => {}); // a reset ends the loop below, as any end does
 
   // 2. Down: stdin to socket, until the server has nothing more.
+  const write = nativeWrite(client);
+  let full = false; // the socket has not taken all
   show = (chunk) => {
-    client.write(chunk, () => stdin.resume());
-    if (client.writableLength > 0) stdin.pause();
+    const taken = full ? 0 : write(chunk);
+    if (taken === chunk.length) return;
+    full = true;
+    stdin.pause();
+    client.write(chunk.subarray(taken), () => {
+      full = client.writableLength > 0;
+      if (!full) stdin.resume();
+    });
   };
   hangUp = () => {
     if (client.destroyed) process.exit();
@@ -243,6 +243,37 @@ async function main(): Promise<void> {
   }
   await hear(null);
   leave(); // the server relays what we said, tells the room, and ends our stdin
+}
+
+// --- Fast ways, with the plain ones to fall back on ------------------------------------------------
+
+/** Bun adopts an open descriptor; bun-types has the options but not this overload. */
+declare module "bun" {
+  function connect<Data = undefined>(options: FdSocketOptions<Data>): Promise<Socket<Data>>;
+}
+
+/** Reads stdin, a socket pair, as a native socket: a third less CPU a line than process.stdin. */
+async function openStdin(on: { data(chunk: Uint8Array): void; close(): void }) {
+  try {
+    return await Bun.connect({
+      fd: 0,
+      socket: { data: (_, chunk) => on.data(chunk), close: on.close },
+    });
+  } catch {
+    return process.stdin.on("data", on.data).on("end", on.close);
+  }
+}
+
+/**
+ * Writes straight to the native socket below a `net.Socket`, undocumented: half the CPU a line of
+ * `socket.write()`. Where there is none it takes nothing, and the plain way takes it all.
+ *
+ * @returns a function that writes without buffering and returns how many bytes the kernel took
+ */
+function nativeWrite(socket: Socket): (chunk: Uint8Array) => number {
+  const { _handle } = socket as { _handle?: { write?(chunk: Uint8Array): number } };
+  if (!_handle?.write) return () => 0;
+  return (chunk) => Math.max(0, _handle.write!(chunk)); // -1: it is closed
 }
 
 /**

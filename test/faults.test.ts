@@ -385,6 +385,22 @@ const badWorker = (deed: string): string => `
     process.send({ type: "ready", at: 0 });
   }`;
 
+test("without Bun's native sockets, the plain ones lose nothing either", async () => {
+  const plainWorker = goodWorker.replaceAll("_handle", "_none").replace("fd: 0", "fd: -1");
+  expect(plainWorker).not.toBe(goodWorker.replaceAll("_handle", "_none"));
+  const { server } = await startWithWorker(plainWorker);
+  await using _server = server;
+  using ann = await Client.connect(server, "ann");
+  using bob = await Client.connect(server, "bob");
+  bob.pause();
+  ann.send(numbered(after));
+  using eve = await Client.connect(server, "eve");
+  eve.send("now\n");
+  await ann.line("eve: now");
+  bob.resume();
+  await allHave([bob], "ann", after);
+});
+
 test("a worker that cannot start: the client is told, and when it can again, it does", async () => {
   const { server, setWorker } = await startWithWorker(goodWorker);
   await using _server = server;
