@@ -8,9 +8,12 @@
  *
  * @module
  */
-import { connect, type Socket } from "node:net";
+import { readFileSync } from "node:fs";
+import { connect, isIP, type Socket } from "node:net";
 import { userInfo } from "node:os";
 import { createInterface } from "node:readline";
+import { Writable } from "node:stream";
+import { connect as connectTLS } from "node:tls";
 import { parseArgs } from "node:util";
 import { createFramer } from "./worker.ts";
 
@@ -18,10 +21,14 @@ const usage = `usage: bun client.ts [options] [HOST[:PORT]] [NAME]
 
   HOST, PORT      where the server is: HOST, HOST:PORT, :PORT or [::1]:PORT (127.0.0.1:2000)
   NAME            what to be called (your login name)
+  --tls           encrypt, and accept no certificate that is not valid for HOST
+  --ca FILE       trust this authority (PEM) instead of the system's
   --no-reconnect  end when the connection is lost
   --no-color      no colours; so does NO_COLOR in the environment
   --listen        in a pipe: stay when stdin has ended
   --help          print this
+
+A password that the server asks for is read without echo, or taken from PIPECHAT_PASSWORD.
 `;
 
 function fail(code: number, reason: string): never {
@@ -29,10 +36,44 @@ function fail(code: number, reason: string): never {
   process.exit(code);
 }
 
-/** Where a server is. */
+/** Where a server is, and whether its certificate is to be checked (against `ca`, PEM). */
 export interface Address {
   host: string;
   port: number;
+  tls?: { ca?: string };
+}
+
+/** Connects; `ready` is called when the server may be spoken to. */
+function dial({ tls, ...address }: Address, ready: () => void): Socket {
+  if (!tls) return connect({ ...address, allowHalfOpen: true }, ready);
+  const servername = isIP(address.host) ? "" : address.host; // an address is no name to ask for
+  // bun-types lacks allowHalfOpen here.
+  const options: object = { ...address, ...tls, servername, allowHalfOpen: true };
+  return connectTLS(options, ready);
+}
+
+const isQuestion = (line: string | null) =>
+  /^\* (wrong )?password(:$|, try again:$)/.test(line ?? "");
+
+/** Why what is there is no chat server, told from its first line; empty if it may be one. */
+function doubt(first: string | null | undefined): string {
+  const isChat = first === undefined || /^\* |^[^\s:]+: /.test(first ?? "");
+  return isChat ? "" : `not a chat server, or not without --tls: it says '${first?.slice(0, 60)}'`;
+}
+
+const isWelcome = (line: string | null) => /^\* welcome /.test(line ?? "");
+
+/** Asks for a line on stdin, without an echo when that is a terminal; empty when it has ended. */
+export async function askSecret(question: string): Promise<string> {
+  process.stderr.write(question);
+  const output = new Writable({ write: (_chunk, _encoding, done) => done() });
+  const rl = createInterface({ input: process.stdin, output, terminal: process.stdin.isTTY });
+  for await (const line of rl) {
+    process.stderr.write("\n");
+    rl.close();
+    return line;
+  }
+  return "";
 }
 
 /** Understands HOST, HOST:PORT, :PORT, [IPv6]:PORT and a bare IPv6 address; throws on all else. */
@@ -77,7 +118,23 @@ async function chat(address: Address, name: string, colour: boolean, reconnect: 
   let pause = 250; // before the next attempt to connect, ms
   let leaving = false;
 
-  const rl = createInterface({ input, output, removeHistoryDuplicates: true, completer: complete });
+  let password = process.env["PIPECHAT_PASSWORD"];
+  let asking: Socket | undefined; // it waits for a password, which is not shown
+
+  // Between readline and the terminal, to hide what is typed.
+  const screen = new Writable({
+    write: (chunk, _encoding, done) => void (asking || output.write(chunk), done()),
+  });
+  Object.defineProperty(screen, "columns", { get: () => output.columns });
+  output.on("resize", () => screen.emit("resize"));
+  const rl = createInterface({
+    input,
+    output: screen,
+    terminal: true,
+    removeHistoryDuplicates: true,
+    completer: complete,
+  });
+  rl.on("history", (history) => asking && history.shift());
 
   function complete(line: string): [string[], string] {
     const word = /\S*$/.exec(line)![0];
@@ -114,6 +171,11 @@ async function chat(address: Address, name: string, colour: boolean, reconnect: 
 
   /** Replaces what was typed, however many rows it took, by the line as it was said. */
   function enter(line: string): void {
+    if (asking) {
+      asking.write(`${(password = line)}\n`);
+      asking = undefined;
+      return print([]);
+    }
     Object.assign(rl, { line, cursor: line.length }); // for getCursorPos(): readline has cleared it
     const { rows } = rl.getCursorPos();
     Object.assign(rl, { line: "", cursor: 0 });
@@ -141,9 +203,13 @@ async function chat(address: Address, name: string, colour: boolean, reconnect: 
   function session(): Promise<string> {
     return new Promise((resolve) => {
       const frame = createFramer(65_536);
-      const connection = connect({ ...address });
+      const connection = dial(address, () => {
+        connection.write(`${name}\n`);
+        setTimeout(() => asked || join(), 1000); // the article's server has no welcome
+      });
       let problem = "";
       let heard = false;
+      let asked = false; // for a password: then only a welcome lets us in
       const join = (): void => {
         if (connection.destroyed || socket === connection) return;
         socket = connection;
@@ -151,25 +217,23 @@ async function chat(address: Address, name: string, colour: boolean, reconnect: 
         pause = 250;
         for (const line of unsent.splice(0)) connection.write(`${line}\n`);
       };
-      connection.on("connect", () => {
-        connection.write(`${name}\n`);
-        setTimeout(join, 1000); // the article's server has no welcome
-      });
       connection.on("data", (chunk: Buffer) => {
         const lines = frame(chunk).map((line) => line ?? "* (a line of more than 64 KiB)");
-        const [first] = lines;
-        if (!heard && first && !/^\* |^[^\s:]+: /.test(first)) {
-          problem = `not a chat server: it says '${first.slice(0, 60)}'`;
-          return void connection.destroy();
-        }
+        problem ||= heard ? "" : doubt(lines[0]);
+        if (problem) return void connection.destroy();
         heard ||= lines.length > 0;
         lines.forEach(listen);
-        if (lines.some((line) => line.startsWith("* welcome "))) join();
+        if (lines.some(isWelcome)) join();
         if (lines.length > 0) print(lines.map(render));
+        if (!lines.some(isQuestion)) return;
+        if (!asked && password !== undefined) connection.write(`${password}\n`);
+        else asking = connection;
+        asked = true;
       });
+      connection.on("end", () => connection.destroy());
       connection.on("error", (error) => (problem = error.message));
       connection.on("close", () => {
-        socket = undefined;
+        socket = asking = undefined;
         resolve(problem);
       });
     });
@@ -199,42 +263,69 @@ async function chat(address: Address, name: string, colour: boolean, reconnect: 
 
 /** Sends what comes on stdin, prints what comes from the server; ends the process. */
 function pipe(address: Address, name: string, listen: boolean): void {
+  const { stdin, stdout } = process;
   const frame = createFramer(65_536);
-  const socket = connect({ ...address, allowHalfOpen: true });
-  let welcomed = false;
+  const password = process.env["PIPECHAT_PASSWORD"];
+  let asked = false;
+  let talking = false;
   let done = false; // stdin has ended
-  socket.write(`${name}\n`);
-  process.stdin.pipe(socket, { end: !listen });
-  process.stdin.on("end", () => {
-    done = true;
-    if (!listen && !welcomed) socket.setTimeout(2000, () => process.exit()); // it may never close
+  let heard = false;
+  const where = `${address.host}:${address.port}`;
+  const socket = dial(address, () => {
+    socket.write(`${name}\n`);
+    // The article's server has no welcome, nor does it close when we have.
+    setTimeout(() => asked || talk(() => socket.setTimeout(2000, () => process.exit())), 1000);
   });
-  const print = (chunk: Buffer | null): void => {
+
+  function talk(ended?: () => void): void {
+    if (talking) return;
+    talking = true;
+    stdin.on("end", () => {
+      done = true;
+      if (!listen) ended?.();
+    });
+    stdin.pipe(socket, { end: !listen });
+  }
+
+  function hear(chunk: Buffer | null): void {
     const lines = frame(chunk);
-    welcomed ||= lines.some((line) => line?.startsWith("* welcome "));
-    if (process.stdout.write(lines.map((line) => `${line ?? ""}\n`).join(""))) return;
+    const problem = heard ? "" : doubt(lines[0]);
+    if (problem) fail(1, `${where}: ${problem}`);
+    heard ||= lines.length > 0;
+    if (lines.some(isWelcome)) talk();
+    if (lines.some(isQuestion)) {
+      if (password === undefined) fail(1, "the server wants a password: set PIPECHAT_PASSWORD");
+      if (asked) fail(1, "the password in PIPECHAT_PASSWORD is wrong");
+      asked = true;
+      return void socket.write(`${password}\n`);
+    }
+    if (stdout.write(lines.map((line) => `${line ?? ""}\n`).join(""))) return;
     socket.pause(); // until whoever reads us has taken it
-    process.stdout.once("drain", () => socket.resume());
-  };
-  socket.on("data", print);
+    stdout.once("drain", () => socket.resume());
+  }
+
+  socket.on("data", hear);
   socket.on("end", () => {
-    print(null);
+    hear(null);
     if (!done) fail(1, "the server closed the connection");
-    process.stdout.end(() => process.exit());
+    stdout.end(() => process.exit());
   });
-  socket.on("error", (error) => fail(1, `${address.host}:${address.port}: ${error.message}`));
-  process.stdout.on("error", () => process.exit()); // nobody reads us any more
+  socket.on("error", (error) => fail(1, `${where}: ${error.message}`));
+  stdout.on("error", () => process.exit()); // nobody reads us any more
 }
 
 function main(): void {
   const flag = { type: "boolean", default: false } as const;
-  const options = { help: flag, listen: flag, "no-reconnect": flag, "no-color": flag };
+  const flags = { help: flag, listen: flag, tls: flag, "no-reconnect": flag, "no-color": flag };
+  const options = { ...flags, ca: { type: "string" } } as const;
   try {
     const { values, positionals } = parseArgs({ options, allowPositionals: true });
     if (values.help) return void process.stdout.write(usage);
     const [where = "", name = userInfo().username, extra] = positionals;
     if (extra !== undefined) throw new Error(`'${extra}' is one word too many`);
-    const address = parseAddress(where);
+    const address: Address = parseAddress(where);
+    if (values.tls) address.tls = values.ca ? { ca: readFileSync(values.ca, "utf8") } : {};
+    else if (values.ca) throw new Error("--ca goes with --tls");
     if (!process.stdin.isTTY || !process.stdout.isTTY) return pipe(address, name, values.listen);
     const colour = !values["no-color"] && !process.env["NO_COLOR"];
     void chat(address, name, colour, !values["no-reconnect"]);

@@ -9,53 +9,71 @@
  *
  * @module
  */
-import { createWriteStream } from "node:fs";
+import { createPrivateKey, X509Certificate } from "node:crypto";
+import { createWriteStream, readFileSync } from "node:fs";
 import { type AddressInfo, createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { version } from "./package.json";
-import { isRequest, maxName, type Order, type Request } from "./worker.ts";
+import { cleanText, isRequest, maxName, type Order, type Request, type Terms } from "./worker.ts";
 
 // --- Options: this text is also where their defaults are defined ----------------------------------
 
 const usage = `pipechat ${version}: a chat server with one process per connection
 
 usage: bun server.ts [options]
-  --port N           TCP port; 0 takes a free one (2000)
-  --host ADDRESS     address to listen on; 0.0.0.0 is open to everyone (127.0.0.1)
-  --max-clients N    connections at once, counted from accept (256)
-  --max-line N       bytes in a line; a longer one is not sent (4096)
-  --max-lag N        bytes that a client may be behind before it is disconnected (4194304)
-  --rate N           lines a second from one client, bursts of twice that; 0 is no limit (100)
-  --join-timeout N   seconds that a newcomer has to send a name (30)
-  --spares N         workers that wait ready for the next connections (1)
-  --verbose          log what is said, too
-  --help, --version  print this, or the version
+  --port N              TCP port; 0 takes a free one (2000)
+  --host ADDRESS        address to listen on; 0.0.0.0 is open to everyone (127.0.0.1)
+  --max-clients N       connections at once, counted from accept (256)
+  --max-per-address N   connections at once from one address; 0 is no limit (0)
+  --max-line N          bytes in a line; a longer one is not sent (4096)
+  --max-lag N           bytes that a client may be behind before it is disconnected (4194304)
+  --rate N              lines a second from one client, bursts of twice that; 0 is no limit (100)
+  --join-timeout N      seconds that a newcomer has to send a name (30)
+  --spares N            workers that wait ready for the next connections (1)
+  --tls-cert FILE       certificate chain, PEM: TLS and nothing else; SIGHUP reads it again (none)
+  --tls-key FILE        private key, PEM (none)
+  --password-file FILE  what --hash-password printed: asked for after the name (none)
+  --hash-password       ask for a password, print its hash, and exit
+  --insecure-password   allow a password without TLS on other than this machine
+  --verbose             log what is said, too
+  --help, --version     print this, or the version
 
 Then, in other terminals: bun client.ts
 `;
 
-type Limit = "port" | "max-clients" | "max-line" | "max-lag" | "rate" | "join-timeout" | "spares";
+type Limit =
+  | "port"
+  | "max-clients"
+  | "max-per-address"
+  | "max-line"
+  | "max-lag"
+  | "rate"
+  | "join-timeout"
+  | "spares";
+type File = "tls-cert" | "tls-key" | "password-file"; // "none": there is none
+type Flag = "hash-password" | "insecure-password" | "verbose" | "help" | "version";
 
 function parseOptions(args: string[]) {
   const defined = [...usage.matchAll(/--([\w-]+)(?: [A-Z]+ .*\((.+)\))?/g)];
   const options = defined.map(([, name, value]) =>
-    value ? [name, { type: "string", default: value }] : [name, { type: "boolean" }],
+    value
+      ? [name, { type: "string", default: value }]
+      : [name, { type: "boolean", default: false }],
   );
   try {
     const parsed = parseArgs({ args, options: Object.fromEntries(options) });
     const values = parsed.values as Record<string, unknown>;
     for (const [, name = "", value] of defined) {
-      if (!Number(value)) continue; // not a number's option
-      const least = /^(port|rate|spares)$/.test(name) ? 0 : 1;
+      if (!/^\d+$/.test(value ?? "")) continue;
+      const least = /^(port|rate|spares|max-per-address)$/.test(name) ? 0 : 1;
       const most = name === "port" ? 65_535 : 2 ** 30;
       const text = String(values[name]);
       if (!/^\d+$/.test(text) || +text < least || +text > most)
         throw new Error(`--${name} takes a whole number from ${least} to ${most}, not '${text}'`);
       values[name] = Number(text);
     }
-    type Flags = { verbose?: true; help?: true; version?: true };
-    return values as Record<Limit, number> & { host: string } & Flags;
+    return values as Record<Limit, number> & Record<"host" | File, string> & Record<Flag, boolean>;
   } catch (error) {
     return fail(2, `${(error as Error).message.split(/\.\s/)[0]} (see --help)`);
   }
@@ -68,6 +86,33 @@ function fail(code: number, reason: string): never {
 }
 
 const options = parseOptions(import.meta.main ? Bun.argv.slice(2) : []);
+
+/** Reads what the options name, for those who connect from now on. Throws what is wrong with it. */
+function readTerms(): Terms {
+  const { "tls-cert": certFile, "tls-key": keyFile, "password-file": passwordFile } = options;
+  const terms: Terms = { maxLine: options["max-line"], rate: options.rate };
+  if ((certFile === "none") !== (keyFile === "none"))
+    throw new Error("--tls-cert and --tls-key go together");
+  if (certFile !== "none") {
+    const [cert, key] = [readFileSync(certFile, "utf8"), readFileSync(keyFile, "utf8")];
+    let isPair = false;
+    try {
+      isPair = new X509Certificate(cert).checkPrivateKey(createPrivateKey(key));
+    } catch {
+      // One of them is no PEM.
+    }
+    if (!isPair)
+      throw new Error(`${certFile} and ${keyFile} are no certificate and its key in PEM`);
+    terms.tls = { cert, key };
+  }
+  if (passwordFile !== "none") {
+    const password = readFileSync(passwordFile, "utf8").trim();
+    if (!password.startsWith("$argon2id$"))
+      throw new Error(`${passwordFile} does not hold what --hash-password prints`);
+    terms.password = password;
+  }
+  return terms;
+}
 
 // --- State ---------------------------------------------------------------------------------------
 
@@ -86,7 +131,7 @@ class Worker {
   });
   readonly ready = Promise.withResolvers<boolean>(); // it has come up; false: it died first
   readonly silent = Promise.withResolvers<void>(); // it has left, or died: it will say no more
-  address = ""; // its client's; empty for a spare
+  host = ""; // its client's address; empty for a spare
   name = ""; // its client's; empty before it has joined and after it has left
   relayed = 0; // bytes of its stdout that the others have got
   requests: Request[] = []; // what it asked behind lines that are not relayed yet
@@ -98,9 +143,10 @@ class Worker {
 
 const workers = new Set<Worker>();
 const members = new Map<string, Worker>(); // those whose client has joined, by its name
-const spares = () => [...workers].filter((worker) => !worker.address);
+const spares = () => [...workers].filter((worker) => !worker.host);
 let refused = 0; // connections that are being told why
 let stopping = false;
+let terms: Terms; // for the next client
 
 // A client costs the server a descriptor for each of its worker's stdin, stdout, IPC and process, and
 // one for a moment for itself; some 30 are our own.
@@ -113,21 +159,23 @@ const maxClients = Math.min(options["max-clients"], Math.floor((descriptors - 30
 async function accept(socket: Socket): Promise<void> {
   socket.on("error", () => {}); // it may be gone at any moment
   const refuse = (reason: string): void => {
-    socket.end(`* ${reason}\n`);
+    socket.end(terms.tls ? "" : `* ${reason}\n`); // in TLS, we cannot speak to it
     refused++; // closed at once, with bytes unread, it would be reset, and the reason lost
     setTimeout(() => refused-- && socket.destroy(), refused * 8 > descriptors ? 0 : 500);
   };
   if (workers.size - spares().length >= maxClients) return refuse("server is full");
+  const neighbours = [...workers].filter((w) => w.host === socket.remoteAddress).length;
+  if (options["max-per-address"] && neighbours >= options["max-per-address"])
+    return refuse("too many connections from your address");
   const spare = spares()[0];
   const worker = spare ?? start();
   if (!worker) return refuse("no process can be started for you, try again later");
-  worker.address = `${socket.remoteAddress}:${socket.remotePort}`;
+  worker.host = `${socket.remoteAddress}`;
   refillSpares();
   const late = `no name within ${options["join-timeout"]} s, goodbye`;
   setTimeout(() => worker.name || dismiss(worker, late), options["join-timeout"] * 1000).unref();
   if (!(await worker.ready.promise)) return refuse("your process could not start, try again later");
-  const limits = { maxLine: options["max-line"], rate: options.rate };
-  if (order(worker, { type: "serve", ...limits }, socket)) return;
+  if (order(worker, { type: "serve", ...terms }, socket)) return;
   expel(worker, "did not get its socket");
   return spare ? accept(socket) : refuse("your process has died, try again");
 }
@@ -166,7 +214,7 @@ async function run(worker: Worker): Promise<void> {
   }
   const code = await worker.process.exited;
   workers.delete(worker);
-  if (!worker.address) setTimeout(refillSpares, 1000).unref(); // not at once: it may never start
+  if (!worker.host) setTimeout(refillSpares, 1000).unref(); // not at once: it may never start
   const { signalCode, pid } = worker.process;
   const how =
     worker.reason || (signalCode ? `killed by ${signalCode}` : `exited with code ${code}`);
@@ -348,12 +396,46 @@ server.on("listening", () => {
   if (maxClients < options["max-clients"])
     log(`only ${maxClients} clients at once: more need more than ${descriptors} files (ulimit -n)`);
   for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => void shutdown());
+  process.on("SIGHUP", () => void (terms.tls || terms.password ? loadTerms() : shutdown()));
   refillSpares();
 });
+
+/** Reads the terms; at the start a mistake in them is the end, later they stay as they were. */
+function loadTerms(): void {
+  try {
+    terms = readTerms();
+    if (server.listening) log("certificate and password read again");
+  } catch (error) {
+    const { message } = error as Error;
+    if (!server.listening) fail(1, message);
+    log(`not read again: ${message}`);
+  }
+}
+
+async function hashPassword(): Promise<void> {
+  const { askSecret } = await import("./client.ts");
+  const password = cleanText(await askSecret("password: "));
+  if (password === "") fail(1, "the password is empty");
+  // The least that OWASP recommends: each connection may cost this much, in KiB and passes.
+  const cost = { memoryCost: 19_456, timeCost: 2 };
+  process.stdout.write(
+    `${await Bun.password.hash(password, { algorithm: "argon2id", ...cost })}\n`,
+  );
+}
 
 if (import.meta.main) {
   if (!Bun.semver.satisfies(Bun.version, ">=1.4.0"))
     fail(1, `this is Bun ${Bun.version}, which cannot pass sockets: 1.4.0 or later is needed`);
-  if (options.help || options.version) process.stdout.write(options.help ? usage : `${version}\n`);
-  else server.listen(options.port, options.host);
+  if (options.help) process.stdout.write(usage);
+  else if (options.version) process.stdout.write(`${version}\n`);
+  else if (options["hash-password"]) await hashPassword();
+  else {
+    loadTerms();
+    const isOpen = !/^(127\.|::1$|localhost$)/.test(options.host) && !terms!.tls;
+    if (isOpen && terms!.password && !options["insecure-password"])
+      fail(2, "without TLS a password can be read on the way: --tls-cert, or --insecure-password");
+    if (isOpen)
+      process.stderr.write("server.ts: without --tls-cert, all of this can be read on the way\n");
+    server.listen(options.port, options.host);
+  }
 }

@@ -15,11 +15,19 @@ import type { Socket } from "node:net";
 
 // --- Control plane: what goes over IPC -----------------------------------------------------------
 
-/** The server's orders: the socket with its limits, the answer to a question, the end. */
+/** How a client is served: limits (bytes, lines a second), and how it is to prove itself, if so. */
+export interface Terms {
+  maxLine: number;
+  rate: number;
+  /** PEM texts. */
+  tls?: { cert: string; key: string };
+  /** A hash of the password, as `Bun.password` makes it. */
+  password?: string;
+}
+
+/** The server's orders: the socket and its terms, the answer to a question, the end. */
 export type Order =
-  | { type: "serve"; maxLine: number; rate: number }
-  | { type: "done"; name: string }
-  | { type: "finish" };
+  ({ type: "serve" } & Terms) | { type: "done"; name: string } | { type: "finish" };
 
 /** What a worker may ask. `name` joins or renames; `tell` is a line for its own client only. */
 export type Question =
@@ -140,7 +148,7 @@ const help = `/nick NAME takes another name
  */
 async function main(): Promise<void> {
   const stdout = Bun.stdout.writer();
-  const serve = Promise.withResolvers<{ client: Socket; maxLine: number; rate: number }>();
+  const serve = Promise.withResolvers<Terms & { socket: Socket }>();
   let name = ""; // what the server calls the client; empty until it has joined
   let said = 0; // bytes put on stdout
   let answered = () => {}; // settles the question that waits
@@ -161,9 +169,10 @@ async function main(): Promise<void> {
     leaving = true;
   }
 
-  process.on("SIGINT", () => {}); // Ctrl-C reaches the whole group; the server decides how it ends
+  // Ctrl-C and a closed terminal reach the whole group; the server decides how it ends.
+  for (const signal of ["SIGINT", "SIGHUP"]) process.on(signal, () => {});
   process.on("message", (order: Order, socket: unknown) => {
-    if (order.type === "serve") serve.resolve({ ...order, client: socket as Socket });
+    if (order.type === "serve") serve.resolve({ ...order, socket: socket as Socket });
     if (order.type === "finish") leave();
     if (order.type === "done") name = order.name;
     if (order.type === "done") answered();
@@ -174,12 +183,13 @@ async function main(): Promise<void> {
   let show = (_: Uint8Array): void => {};
   const stdin = await openStdin({ data: (chunk) => show(chunk), close: () => hangUp() });
   send({ type: "ready" });
-  const { client, maxLine, rate } = await serve.promise;
+  const { socket, maxLine, rate, tls, password } = await serve.promise;
+  const client = tls ? await encrypt(socket, tls) : socket;
   client.allowHalfOpen = true; // who has said everything may want to read on
   client.on("error", () => {}); // a reset ends the loop below, as any end does
 
   // 2. Down: stdin to socket, until the server has nothing more.
-  const write = nativeWrite(client);
+  const write = tls ? () => 0 : nativeWrite(client);
   let full = false; // the socket has not taken all
   show = (chunk) => {
     const taken = full ? 0 : write(chunk);
@@ -223,9 +233,25 @@ async function main(): Promise<void> {
     return "";
   }
 
+  let wanted = ""; // the name of someone who has not said the password yet
+  let tries = 0;
+  async function join(line: string): Promise<void> {
+    if (!password) return ask({ type: "name", name: cleanName(line) });
+    if (!wanted) {
+      wanted = cleanName(line);
+      return ask({ type: "tell", text: "password:" });
+    }
+    const isRight = await Bun.password.verify(line, password);
+    await Bun.sleep(1000); // whoever guesses, guesses slowly
+    if (isRight) return ask({ type: "name", name: wanted });
+    const text = ++tries < 3 ? "wrong password, try again:" : "wrong password, goodbye";
+    await ask({ type: "tell", text });
+    if (tries === 3) leave();
+  }
+
   async function obey(line: string | null): Promise<void> {
     if (line === null) return ask({ type: "tell", text: `not sent: longer than ${maxLine} bytes` });
-    if (!name) return ask({ type: "name", name: cleanName(line) });
+    if (!name) return join(line);
     const [, verb, argument] = /^\/(\S*)\s*(.*)/.exec(line)!;
     if (verb === "nick" && argument) return ask({ type: "name", name: cleanName(argument) });
     if (verb === "nick") return ask({ type: "tell", text: "usage: /nick NAME" });
@@ -238,11 +264,17 @@ async function main(): Promise<void> {
   try {
     // Left to itself, the loop destroys the socket at its end, even at the client's half of it.
     for await (const chunk of client.iterator({ destroyOnReturn: false })) await hear(chunk);
+    await hear(null);
   } catch {
-    // Reset by the client.
+    // Reset by the client, or the server is dead: what was said whole is said.
   }
-  await hear(null);
   leave(); // the server relays what we said, tells the room, and ends our stdin
+}
+
+/** The client's side of TLS 1.2 or later, in this process and no other. */
+async function encrypt(socket: Socket, pem: { cert: string; key: string }): Promise<Socket> {
+  const { TLSSocket } = await import("node:tls"); // loaded only where it is needed
+  return new TLSSocket(socket, { isServer: true, minVersion: "TLSv1.2", ...pem });
 }
 
 // --- Fast ways, with the plain ones to fall back on ------------------------------------------------

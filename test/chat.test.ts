@@ -1,7 +1,9 @@
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { Client, root, run, startServer, until, watchServer } from "./helpers.ts";
+import { Client, patience, root, run, startServer, until, watchServer } from "./helpers.ts";
+
+setDefaultTimeout(2 * patience);
 
 const bun = process.execPath;
 

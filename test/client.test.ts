@@ -1,9 +1,21 @@
 /** client.ts as a person sees it, in a real terminal, and as a script uses it, in a pipe. */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { createServer } from "node:net";
 import { parseAddress } from "../client.ts";
-import { children, Client, memory, numbered, root, run, startServer, until } from "./helpers.ts";
+import {
+  children,
+  Client,
+  memory,
+  numbered,
+  patience,
+  root,
+  run,
+  startServer,
+  until,
+} from "./helpers.ts";
 import { Session, squeeze } from "./screen.ts";
+
+setDefaultTimeout(2 * patience);
 
 const bun = process.execPath;
 

@@ -1,5 +1,5 @@
 /** Faults, one after the other, and that nobody but the one concerned notices. */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import {
   copyFileSync,
   existsSync,
@@ -19,6 +19,7 @@ import {
   isAlive,
   memory,
   numbered,
+  patience,
   root,
   type Server,
   startServer,
@@ -26,6 +27,8 @@ import {
   until,
   watchServer,
 } from "./helpers.ts";
+
+setDefaultTimeout(2 * patience);
 
 /** What is said after a fault: 20,000 lines of 200 bytes. */
 const after = 20_000;

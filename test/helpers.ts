@@ -4,15 +4,16 @@
  *
  * @module
  */
-import { setDefaultTimeout } from "bun:test";
 import { existsSync, readdirSync } from "node:fs";
 import { join, resolve } from "node:path";
 
 export const root = join(import.meta.dir, "..");
 
-/** How long a test waits for what must happen, ms. Only ever reached by a failing test. */
+/**
+ * How long a test waits for what must happen, ms. Only ever reached by a failing test. The tests' own
+ * timeout is longer, so that it is the wait that fails, and says what it saw.
+ */
 export const patience = 30_000;
-setDefaultTimeout(2 * patience); // so that it is the wait that fails, and says what it saw
 
 /** Waits for a promise, but not for ever: then it fails with `what` and what `seen` returns. */
 export async function within<T>(
@@ -233,12 +234,13 @@ export class Client implements Disposable {
   #unsent: Uint8Array[] = [];
   #flushed = Promise.withResolvers<void>();
 
-  /** Connects; with a name, it joins and waits for its welcome. */
-  static async connect(server: { port: number }, name?: string): Promise<Client> {
+  /** Connects; with a name, it joins and waits for its welcome. With an authority (PEM), over TLS. */
+  static async connect(server: { port: number }, name?: string, ca?: string): Promise<Client> {
     const client = new Client();
     client.#socket = await Bun.connect({
-      hostname: "127.0.0.1",
+      hostname: ca ? "localhost" : "127.0.0.1",
       port: server.port,
+      ...(ca && { tls: { ca } }),
       allowHalfOpen: true,
       socket: {
         data(_, chunk) {

@@ -1,0 +1,410 @@
+/** Beyond this machine: TLS in the worker, a password, fair shares. */
+import { expect, setDefaultTimeout, test } from "bun:test";
+import { copyFileSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { connect as connectTLS } from "node:tls";
+import {
+  allHave,
+  Client,
+  isAlive,
+  numbered,
+  patience,
+  root,
+  run,
+  startServer,
+  until,
+  watchServer,
+  within,
+} from "./helpers.ts";
+import { Session } from "./screen.ts";
+
+setDefaultTimeout(2 * patience);
+
+const bun = process.execPath;
+const folder = mkdtempSync(join(tmpdir(), "pipechat-tls-"));
+const file = (name: string) => join(folder, name);
+const [ca, cert, key] = [file("ca.pem"), file("cert.pem"), file("key.pem")];
+
+function openssl(...args: string[]): void {
+  const { exitCode, stderr } = Bun.spawnSync(["openssl", ...args], { cwd: folder });
+  if (exitCode !== 0) throw new Error(`openssl ${args.join(" ")}: ${stderr}`);
+}
+
+const newKey = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+openssl(
+  "req",
+  "-x509",
+  ...newKey,
+  "-keyout",
+  "ca.key",
+  "-out",
+  "ca.pem",
+  "-days",
+  "2",
+  "-subj",
+  "/CN=pipechat test",
+);
+
+/** Makes NAME.pem and NAME.key, good for a host. */
+function certify(name: string, host: string, days: number): void {
+  openssl(
+    "req",
+    ...newKey,
+    "-keyout",
+    `${name}.key`,
+    "-out",
+    `${name}.csr`,
+    "-subj",
+    `/CN=${host}`,
+  );
+  writeFileSync(file(`${name}.ext`), `subjectAltName=DNS:${host}`);
+  const issuer = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"];
+  openssl(
+    "x509",
+    "-req",
+    "-in",
+    `${name}.csr`,
+    ...issuer,
+    "-days",
+    String(days),
+    "-out",
+    `${name}.pem`,
+    "-extfile",
+    `${name}.ext`,
+  );
+}
+
+certify("localhost", "localhost", 2);
+certify("elsewhere", "elsewhere.example", 2);
+certify("expired", "localhost", -1);
+
+function use(name: string): void {
+  copyFileSync(file(`${name}.pem`), cert);
+  copyFileSync(file(`${name}.key`), key);
+}
+
+function startTLS(args: string[] = []) {
+  use("localhost");
+  return startServer(["--tls-cert", cert, "--tls-key", key, "--rate", "0", ...args]);
+}
+
+function enter(port: number, name: string): Promise<Client> {
+  return Client.connect({ port }, name, readFileSync(ca, "utf8"));
+}
+
+test("two people chat over TLS, as they do without", async () => {
+  await using server = await startTLS();
+  using ann = await enter(server.port, "ann");
+  using bob = await enter(server.port, "bob");
+  ann.send("hello\n");
+  await bob.line("ann: hello");
+  const bot = await run(
+    [bun, "client.ts", `localhost:${server.port}`, "bot", "--tls", "--ca", ca],
+    { stdin: "hi\n/who\n" },
+  );
+  await ann.line("bot: hi");
+  expect([bot.code, bot.stderr]).toEqual([0, ""]);
+  expect(bot.stdout).toContain("* 3 online:\n");
+  await ann.line("* bot left");
+});
+
+test("openssl s_client chats, and may not renegotiate", async () => {
+  await using server = await startTLS();
+  using ann = await enter(server.port, "ann");
+  const foreign = Bun.spawn(
+    [
+      "openssl",
+      "s_client",
+      "-connect",
+      `localhost:${server.port}`,
+      "-CAfile",
+      ca,
+      "-verify_return_error",
+      "-tls1_2",
+    ],
+    { stdin: "pipe", stdout: "pipe", stderr: "pipe" },
+  );
+  foreign.stdin.write("foreign\n");
+  await ann.line(/^\* foreign joined/);
+  foreign.stdin.write("hello\n");
+  await ann.line("foreign: hello");
+  foreign.stdin.write("R\n"); // a renegotiation, as s_client understands it
+  await ann.line("* foreign left");
+  foreign.kill();
+  await foreign.exited;
+});
+
+test("nothing older than TLS 1.2 is spoken", async () => {
+  await using server = await startTLS();
+  const old = connectTLS({
+    host: "localhost",
+    port: server.port,
+    ca: readFileSync(ca, "utf8"),
+    minVersion: "TLSv1",
+    maxVersion: "TLSv1.1",
+  });
+  const error = await within(
+    new Promise<Error>((resolve) => old.on("error", resolve)),
+    "a refusal",
+  );
+  expect(error.message).toMatch(/version|alert|protocol/i);
+  old.destroy();
+});
+
+for (const [what, name, args, reason] of [
+  ["a wrong host name", "elsewhere", ["--ca", ca], /altnames|host/i],
+  ["an expired certificate", "expired", ["--ca", ca], /expired/],
+  ["an unknown authority", "localhost", [], /verify|self.signed|issuer/],
+] as const) {
+  test(`${what} is one clear line and exit code 1`, async () => {
+    use(name);
+    await using server = await startServer(["--tls-cert", cert, "--tls-key", key]);
+    const { code, stdout, stderr } = await run([
+      bun,
+      "client.ts",
+      `localhost:${server.port}`,
+      "ann",
+      "--tls",
+      ...args,
+    ]);
+    expect([code, stdout]).toEqual([1, ""]);
+    expect(stderr).toMatch(reason);
+    expect(stderr).toMatch(/^client\.ts: localhost:\d+: [^\n]*\n$/);
+  });
+}
+
+test("plain text to a TLS port, and TLS to a plain port: one line, and others do not notice", async () => {
+  await using server = await startTLS();
+  using ann = await enter(server.port, "ann");
+  const plain = await run([bun, "client.ts", `localhost:${server.port}`, "bob"], { stdin: "hi\n" });
+  expect(plain.code).toBe(1);
+  expect(plain.stderr).toMatch(/^client\.ts: [^\n]*\n$/);
+  await using other = await startServer();
+  const encrypted = await run(
+    [bun, "client.ts", `localhost:${other.port}`, "bob", "--tls", "--ca", ca],
+    { stdin: "hi\n" },
+  );
+  expect(encrypted.code).toBe(1);
+  expect(encrypted.stderr).toMatch(/^client\.ts: [^\n]*\n$/);
+  expect(ann.heard).toEqual([]);
+});
+
+test("a handshake that does not come is let go after --join-timeout, and its place is free", async () => {
+  await using server = await startTLS(["--join-timeout", "1", "--max-clients", "2"]);
+  using silent = await Client.connect(server);
+  using half = await Client.connect(server);
+  half.send(Buffer.from("160301", "hex")); // the beginning of one
+  using third = await Client.connect(server);
+  await third.ended();
+  await Promise.all([silent.ended(), half.ended()]);
+  await until(
+    () => server.workers().length === 1,
+    "free places",
+    () => server.workers(),
+  );
+  using _ann = await enter(server.port, "ann");
+});
+
+test("over TLS, 10,000 lines and a close all arrive, and a slow reader loses nothing", async () => {
+  await using server = await startTLS();
+  using bob = await enter(server.port, "bob");
+  bob.pause();
+  using eve = await enter(server.port, "eve");
+  using ann = await enter(server.port, "ann");
+  ann.send(numbered(10_000));
+  await ann.end();
+  await allHave([eve], "ann", 10_000);
+  bob.resume();
+  await allHave([bob], "ann", 10_000);
+  await bob.line("* ann left");
+});
+
+test("a killed TLS worker takes one client with it", async () => {
+  await using server = await startTLS();
+  using ann = await enter(server.port, "ann");
+  using bob = await enter(server.port, "bob");
+  using eve = await enter(server.port, "eve");
+  ann.send(numbered(5_000));
+  await bob.line(/^ann: 99 /);
+  const pid = await server.worker("eve");
+  process.kill(pid, "SIGKILL");
+  await bob.line(`* eve left (worker ${pid} killed by SIGKILL)`);
+  await eve.ended();
+  await allHave([bob], "ann", 5_000);
+  await until(() => !isAlive(pid), "its end");
+});
+
+test("SIGHUP brings the new certificate to new connections, and a bad one changes nothing", async () => {
+  await using server = await startTLS();
+  using ann = await enter(server.port, "ann");
+  const subject = async () => {
+    const socket = connectTLS({ host: "localhost", port: server.port, rejectUnauthorized: false });
+    await within(new Promise((resolve) => socket.on("secureConnect", resolve)), "a handshake");
+    const { CN } = socket.getPeerCertificate().subject;
+    socket.destroy();
+    return CN;
+  };
+  expect(await subject()).toBe("localhost");
+  writeFileSync(cert, "no certificate");
+  process.kill(server.pid, "SIGHUP");
+  await server.log.line(/^not read again: .*cert\.pem/);
+  expect(await subject()).toBe("localhost");
+  use("elsewhere");
+  process.kill(server.pid, "SIGHUP");
+  await until(
+    () => server.log.all.some((line) => line === "certificate and password read again"),
+    "the log",
+  );
+  expect(await subject()).toBe("elsewhere.example");
+  ann.send("/who\n");
+  await ann.line("* 1 online:");
+});
+
+const hash = file("hash");
+const password = "correct horse";
+{
+  const made = Bun.spawnSync([bun, "server.ts", "--hash-password"], {
+    cwd: root,
+    stdin: Buffer.from(`${password}\n`),
+  });
+  writeFileSync(hash, made.stdout);
+}
+
+test("--hash-password makes an argon2id hash, and shows no password in a terminal", async () => {
+  expect(readFileSync(hash, "utf8")).toMatch(/^\$argon2id\$[^\n]*\n$/);
+  using session = new Session([bun, "server.ts", "--hash-password"]);
+  await session.shows("password:");
+  session.type("hidden words\r");
+  await session.shows("$argon2id$");
+  expect(await session.process.exited).toBe(0);
+  expect(session.raw).not.toContain("hidden");
+});
+
+test("without the password nobody is anybody: no name, no member, no word", async () => {
+  await using server = await startServer(["--password-file", hash]);
+  using ann = await Client.connect(server);
+  ann.send("ann\n");
+  await ann.line("* password:");
+  ann.send(`${password}\n`);
+  await ann.line(/^\* welcome ann /);
+  using eve = await Client.connect(server);
+  eve.send("ann\n");
+  await eve.line("* password:");
+  ann.send("secret\n/who\n");
+  await ann.line("* 1 online:");
+  eve.send("guess\n");
+  await eve.line("* wrong password, try again:");
+  eve.send("/who\n");
+  await eve.lines.until(() => eve.lines.all.length === 3 || undefined, "the second answer");
+  eve.send("once more\n");
+  await eve.line("* wrong password, goodbye");
+  await eve.ended();
+  expect(eve.lines.all).toEqual([
+    "* password:",
+    "* wrong password, try again:",
+    "* wrong password, try again:",
+    "* wrong password, goodbye",
+  ]);
+  expect(ann.heard.some((line) => /joined|left/.test(line))).toBe(false);
+  expect(server.log.all.join()).not.toContain("guess");
+});
+
+test("who does not answer the question for the password is let go", async () => {
+  await using server = await startServer(["--password-file", hash, "--join-timeout", "1"]);
+  using eve = await Client.connect(server);
+  eve.send("eve\n");
+  await eve.line("* password:");
+  await eve.line("* no name within 1 s, goodbye");
+  await eve.ended();
+});
+
+test("client.ts asks for the password without showing it, and remembers it for a reconnection", async () => {
+  await using server = await startServer(["--password-file", hash]);
+  using session = new Session([bun, "client.ts", `:${server.port}`, "ann"]);
+  await session.shows("* password:");
+  session.type("wrong one\r");
+  await session.shows("* wrong password, try again:");
+  session.type(`${password}\r`);
+  await session.shows("* welcome ann");
+  session.type("\x1b[A"); // Up: it is not in the history
+  session.type("visible\r");
+  await session.shows("you: visible");
+  process.kill(await server.worker("ann"), "SIGKILL");
+  await session.shows(/not connected[^]*welcome ann/);
+  expect(session.raw).not.toMatch(/correct|horse|wrong one/);
+});
+
+test("client.ts in a pipe takes the password from its environment, or says that it needs it", async () => {
+  await using server = await startServer(["--password-file", hash]);
+  const client = [bun, "client.ts", `:${server.port}`, "bot"];
+  const lacking = await run(client, { stdin: "hi\n" });
+  expect([lacking.code, lacking.stderr]).toEqual([
+    1,
+    "client.ts: the server wants a password: set PIPECHAT_PASSWORD\n",
+  ]);
+  const wrong = await run(["env", "PIPECHAT_PASSWORD=x", ...client], { stdin: "hi\n" });
+  expect([wrong.code, wrong.stderr]).toEqual([
+    1,
+    "client.ts: the password in PIPECHAT_PASSWORD is wrong\n",
+  ]);
+  const right = await run(["env", `PIPECHAT_PASSWORD=${password}`, ...client], { stdin: "/who\n" });
+  expect(right.code).toBe(0);
+  expect(right.stdout).toContain("* 1 online:\n");
+  expect(right.stdout + right.stderr).not.toContain(password);
+});
+
+test("--max-per-address counts, and gives places back", async () => {
+  await using server = await startServer(["--max-per-address", "2"]);
+  const ann = await Client.connect(server, "ann");
+  using _bob = await Client.connect(server, "bob");
+  using eve = await Client.connect(server);
+  await eve.line("* too many connections from your address");
+  await eve.ended();
+  ann[Symbol.dispose]();
+  await until(() => server.workers().length === 2, "a free place");
+  using _again = await Client.connect(server, "ann");
+});
+
+test("what does not fit together is refused in one line", async () => {
+  use("localhost");
+  const elsewhere = file("elsewhere.key");
+  for (const [args, code, reason] of [
+    [["--tls-cert", cert], 1, "--tls-cert and --tls-key go together"],
+    [["--tls-cert", file("none.pem"), "--tls-key", key], 1, "no such file"],
+    [["--tls-cert", cert, "--tls-key", elsewhere], 1, "are no certificate and its key"],
+    [["--password-file", cert], 1, "does not hold what --hash-password prints"],
+    [
+      ["--host", "0.0.0.0", "--password-file", hash],
+      2,
+      "without TLS a password can be read on the way",
+    ],
+  ] as const) {
+    const result = await run([bun, "server.ts", "--port", "0", ...args]);
+    expect([result.code, result.stdout]).toEqual([code, ""]);
+    expect(result.stderr).toContain(reason);
+    expect(result.stderr).toMatch(/^server\.ts: [^\n]*\n$/);
+  }
+});
+
+test("opening to a network without TLS is one warning, and a password there takes a word more", async () => {
+  const start = (...args: string[]) =>
+    watchServer(
+      Bun.spawn([bun, "server.ts", "--port", "0", "--host", "0.0.0.0", ...args], {
+        cwd: root,
+        stdio: ["pipe", "pipe", "pipe"],
+      }),
+    );
+  await using server = await start("--insecure-password", "--password-file", hash);
+  await server.errors.line(/^server\.ts: without --tls-cert,/);
+  await using encrypted = await start(
+    "--tls-cert",
+    cert,
+    "--tls-key",
+    key,
+    "--password-file",
+    hash,
+  );
+  expect(await encrypted.stop()).toBe(0);
+  expect([server.errors.all.length, encrypted.errors.all.length]).toEqual([1, 0]);
+});
