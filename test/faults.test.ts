@@ -20,6 +20,7 @@ import {
   memory,
   numbered,
   patience,
+  randomFrom,
   root,
   type Server,
   startServer,
@@ -335,16 +336,6 @@ test("2,000 lines of rubbish: what others see is clean, and the next line always
     throw new Error(`with SEED=${seed}: ${(error as Error).message}`);
   }
 });
-
-/** Random numbers that a seed repeats (mulberry32, by Tommy Ettinger, public domain). */
-function randomFrom(seed: number): () => number {
-  return () => {
-    seed = (seed + 0x6d2b79f5) | 0;
-    let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 
 test("300 connections at once on 64 places: 64 are served, the others told, the places free again", async () => {
   await using server = await startServer(["--max-clients", "64"]);

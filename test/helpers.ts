@@ -206,6 +206,16 @@ export function numbered(count: number, from = 0): string {
   return text;
 }
 
+/** Random numbers that a seed repeats (mulberry32, by Tommy Ettinger, public domain). */
+export function randomFrom(seed: number): () => number {
+  return () => {
+    seed = (seed + 0x6d2b79f5) | 0;
+    let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
 /** Waits until all `clients` have every numbered line that `sender` said: once, whole, in order. */
 export async function allHave(clients: Client[], sender: string, count: number): Promise<void> {
   for (const client of clients) {
