@@ -346,7 +346,7 @@ function dismiss(worker: Worker, farewell?: string): void {
   if (farewell) tell(worker, farewell);
   worker.closing = true;
   if (worker.lag === 0) void drain(worker, null, 0);
-  setTimeout(() => worker.process.kill("SIGKILL"), 1000).unref();
+  setTimeout(() => worker.process.kill("SIGKILL"), 5000).unref(); // its backlog takes a while
 }
 
 /** Kills a worker that broke a rule; run() tells the room. */
