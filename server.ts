@@ -281,9 +281,12 @@ function receive(worker: Worker, message: unknown): void {
   answerRequests(worker);
 }
 
-/** IPC and stdout are not ordered: a request waits until the lines said before it are relayed. */
+/**
+ * IPC and stdout are not ordered: a request waits until the lines said before it are relayed. Who was
+ * dismissed gets no answer: a name that comes too late would stay a member for ever.
+ */
 function answerRequests(worker: Worker): void {
-  while (worker.requests[0] && worker.requests[0].at <= worker.relayed)
+  while (!worker.closing && worker.requests[0] && worker.requests[0].at <= worker.relayed)
     answer(worker, worker.requests.shift()!);
 }
 
