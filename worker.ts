@@ -73,10 +73,10 @@ export function cleanText(line: string): string {
  * format characters), no leading `*`, at most {@link maxName} characters; `guest` if nothing is left.
  */
 export function cleanName(text: string): string {
-  const name = cleanText(text)
-    .normalize("NFC")
+  const name = text
     .replace(/[\s:\p{C}\p{Default_Ignorable_Code_Point}]/gu, "")
-    .replace(/^\*+/, "");
+    .replace(/^\*+/, "")
+    .normalize("NFC"); // last: what went may have kept a letter and its accent apart
   return [...name].slice(0, maxName).join("") || "guest";
 }
 
@@ -148,7 +148,7 @@ const help = `/nick NAME takes another name
  */
 async function main(): Promise<void> {
   const stdout = Bun.stdout.writer();
-  const serve = Promise.withResolvers<Terms & { socket: Socket }>();
+  const serve = Promise.withResolvers<Terms & { socket: Socket | undefined }>();
   let name = ""; // what the server calls the client; empty until it has joined
   let said = 0; // bytes put on stdout
   let answered = () => {}; // settles the question that waits
@@ -171,8 +171,10 @@ async function main(): Promise<void> {
 
   // Ctrl-C and a closed terminal reach the whole group; the server decides how it ends.
   for (const signal of ["SIGINT", "SIGHUP"]) process.on(signal, () => {});
+  // The server is dead. A paused stdin does not tell; half a second for what it still holds.
+  process.on("disconnect", () => setTimeout(() => process.exit(), 500));
   process.on("message", (order: Order, socket: unknown) => {
-    if (order.type === "serve") serve.resolve({ ...order, socket: socket as Socket });
+    if (order.type === "serve") serve.resolve({ ...order, socket: socket as Socket | undefined });
     if (order.type === "finish") leave();
     if (order.type === "done") name = order.name;
     if (order.type === "done") answered();
@@ -184,6 +186,7 @@ async function main(): Promise<void> {
   const stdin = await openStdin({ data: (chunk) => show(chunk), close: () => hangUp() });
   send({ type: "ready" });
   const { socket, maxLine, rate, tls, password } = await serve.promise;
+  if (!socket) process.exit(); // it was reset before it got here
   const client = tls ? await encrypt(socket, tls) : socket;
   client.allowHalfOpen = true; // who has said everything may want to read on
   client.on("error", () => {}); // a reset ends the loop below, as any end does
