@@ -1,6 +1,7 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { createFramer } from "../worker.ts";
 import { Client, patience, root, run, startServer, until, watchServer } from "./helpers.ts";
 
 setDefaultTimeout(2 * patience);
@@ -63,6 +64,7 @@ test.each([
   ["x".repeat(100), "x".repeat(32)],
   ["😀".repeat(40), "😀".repeat(32)],
   ["жанна", "жанна"],
+  ["e\u200b\u0301", "é"],
   ["CRLF\r", "CRLF"],
 ])("the name %j becomes %j", async (sent, name) => {
   await using server = await startServer(["--spares", "0"]);
@@ -132,6 +134,18 @@ test("a line is whole however it arrives", async () => {
   await ann.end();
   await bob.line("* ann left");
   expect(bob.heard.slice(2)).toEqual(["ann: CRLF", "ann: LF", "ann: tail", "* ann left"]);
+});
+
+test("a stream gives the same lines wherever it is cut", () => {
+  const stream = Buffer.from("first\r\n\n2😀\n12345678\r\n123456789\n\r\n1234567é\n12345678\nlast");
+  const lines = ["first", "", "2😀", "12345678", null, "", null, "12345678", "last"];
+  for (let size = 1; size <= stream.length; size++) {
+    const frame = createFramer(8);
+    const found: (string | null)[] = [];
+    for (let at = 0; at < stream.length; at += size)
+      found.push(...frame(stream.subarray(at, at + size)));
+    expect([...found, ...frame(null)], `in pieces of ${size} bytes`).toEqual(lines);
+  }
 });
 
 test("a line up to the limit is said; a longer one is not, and its sender is told", async () => {

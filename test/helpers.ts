@@ -108,7 +108,10 @@ export interface Server extends AsyncDisposable {
   stop(): Promise<number>;
 }
 
-/** Starts `server.ts` on a free port; disposing of it checks that no worker outlives it. */
+/**
+ * Starts `server.ts` on a free port; disposing of it checks that no worker outlives it, and that none
+ * had an error that nobody foresaw.
+ */
 export async function startServer(args: string[] = [], script = "server.ts"): Promise<Server> {
   return watchServer(
     Bun.spawn([process.execPath, resolve(root, script), "--port", "0", ...args], {
@@ -153,6 +156,7 @@ export async function watchServer(server: Bun.Subprocess<"pipe", "pipe", "pipe">
         "the workers' end",
         () => workers.filter(isAlive),
       );
+      if (errors.all.length > 0) throw new Error(`unforeseen: ${errors.all.join("\n")}`);
     },
   };
 }
