@@ -349,7 +349,7 @@ function dismiss(worker: Worker, farewell?: string): void {
   if (farewell) tell(worker, farewell);
   worker.closing = true;
   if (worker.lag === 0) void drain(worker, null, 0);
-  setTimeout(() => worker.process.kill("SIGKILL"), 5000).unref(); // its backlog takes a while
+  setTimeout(() => worker.process.kill("SIGKILL"), 10_000).unref(); // or its client never reads it
 }
 
 /** Kills a worker that broke a rule; run() tells the room. */

@@ -171,7 +171,7 @@ async function main(): Promise<void> {
 
   // Ctrl-C and a closed terminal reach the whole group; the server decides how it ends.
   for (const signal of ["SIGINT", "SIGHUP"]) process.on(signal, () => {});
-  // The server is dead. A paused stdin does not tell; half a second for what it still holds.
+  // The server is dead, which a paused stdin does not tell: half a second for what it still holds.
   process.on("disconnect", () => setTimeout(() => process.exit(), 500));
   process.on("message", (order: Order, socket: unknown) => {
     if (order.type === "serve") serve.resolve({ ...order, socket: socket as Socket | undefined });
@@ -206,8 +206,7 @@ async function main(): Promise<void> {
   };
   hangUp = () => {
     if (client.destroyed) process.exit();
-    client.once("close", () => process.exit()).end();
-    setTimeout(() => process.exit(), 500); // time enough to take what is in flight
+    client.once("close", () => process.exit()).end(); // the server does not wait for ever
   };
 
   // 3. Up: socket to stdout, line by line, until the client has nothing more.

@@ -689,6 +689,8 @@ test("a terminal that takes no more of the log does not stop the chat", async ()
   }
   expect(screen().length).toBeLessThan(2_000_000); // it has not kept all that for later
   child.terminal!.write("\x13");
+  ann.send("for the log, too\n");
+  await bob.line("ann: for the log, too");
   child.kill("SIGTERM");
   await bob.ended();
   expect(await child.exited).toBe(0);
