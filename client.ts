@@ -65,9 +65,9 @@ const isWelcome = (line: string | null) => /^\* welcome /.test(line ?? "");
 
 /** Asks for a line on stdin, without an echo when that is a terminal; empty when it has ended. */
 export async function askSecret(question: string): Promise<string> {
-  process.stderr.write(question);
   const output = new Writable({ write: (_chunk, _encoding, done) => done() });
   const rl = createInterface({ input: process.stdin, output, terminal: process.stdin.isTTY });
+  process.stderr.write(question); // now that nothing typed is echoed
   for await (const line of rl) {
     process.stderr.write("\n");
     rl.close();

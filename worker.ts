@@ -206,7 +206,8 @@ async function main(): Promise<void> {
   };
   hangUp = () => {
     if (client.destroyed) process.exit();
-    client.once("close", () => process.exit()).end(); // the server does not wait for ever
+    client.once("close", () => process.exit());
+    client.end(() => setTimeout(() => process.exit(), 500)); // the kernel has all; it may close first
   };
 
   // 3. Up: socket to stdout, line by line, until the client has nothing more.

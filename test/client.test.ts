@@ -217,7 +217,7 @@ test("a server that is no chat server is named as such", async () => {
   using server = await impostor("HTTP/1.1 400 Bad Request\r\n\r\n");
   using ann = new Session([bun, "client.ts", `:${server.port}`, "ann"]);
   await ann.ends(
-    `client.ts: 127.0.0.1:${server.port}: not a chat server: it says 'HTTP/1.1 400 Bad Request'`,
+    `client.ts: 127.0.0.1:${server.port}: not a chat server, or not without --tls: it says 'HTTP/1.1 400 Bad Request'`,
   );
   expect(await ann.process.exited).toBe(1);
 });
