@@ -26,11 +26,7 @@ const { values } = parseArgs({
     seed: { type: "string", default: String(Math.floor(Math.random() * 2 ** 31)) },
   },
 });
-const [minutes, clients, seed] = [values.minutes, values.clients, values.seed].map(Number) as [
-  number,
-  number,
-  number,
-];
+const [minutes, clients, seed] = [+values.minutes, +values.clients, +values.seed];
 
 // --- The ledger ----------------------------------------------------------------------------------
 
@@ -196,18 +192,20 @@ const alone = () => server.workers().length === 2; // the witness's, and a spare
 await until(alone, "the spare");
 const before = descriptors(server.pid);
 const started = performance.now();
-const megabytes: number[] = []; // the server's memory, every second
+const watched = { server: server.pid, worker: await server.worker("witness") };
+const megabytes: Record<keyof typeof watched, number>[] = []; // their memory, every second
 
 function report(end: string): void {
   const seconds = Math.round((performance.now() - started) / 1000);
   const figures = Object.entries(tally).map(([what, n]) => `${n.toLocaleString("en")} ${what}`);
-  const now = `${seconds} s, seed ${seed}: ${visits.size} here, server ${megabytes.at(-1)} MB`;
+  const now = `${seconds} s, seed ${seed}: ${visits.size} here, ${megabytes.at(-1)?.server} MB`;
   process.stderr.write(`\r${now}; ${figures.join(", ")}; ${violations.length} violations${end}`);
 }
 
 const clock = setInterval(observe, 20);
 const progress = setInterval(() => {
-  megabytes.push(Math.round(memory(server.pid) / 2 ** 20));
+  const inMegabytes = (pid: number) => Math.round(memory(pid) / 2 ** 20);
+  megabytes.push({ server: inMegabytes(watched.server), worker: inMegabytes(watched.worker) });
   if (process.stderr.isTTY) report("\x1b[K");
   else if (megabytes.length % 30 === 0) report("\n");
 }, 1000);
@@ -231,18 +229,18 @@ const growth = descriptors(server.pid) - before;
 if (growth > 0) violated(`${growth} descriptors more than before`);
 clearInterval(clock);
 
-/** The middle one of the memory's samples between two parts of the run. */
-const median = (from: number, to: number): number =>
-  megabytes.slice(from * megabytes.length, to * megabytes.length).sort((a, b) => a - b)[
-    Math.floor(((to - from) * megabytes.length) / 2)
-  ] ?? 0;
-const [early, late] = [median(0.25, 0.5), median(0.75, 1)];
-if (late > early + 32) violated(`the server's memory has grown from ${early} to ${late} MB`);
 report("\n");
-console.log(
-  `server: ${early} MB in the second quarter, ${late} MB in the last, ${Math.max(...megabytes)} MB at most; ` +
-    `${before} descriptors before, ${before + growth} after`,
-);
+for (const who of ["server", "worker"] as const) {
+  const samples = megabytes.map((sample) => sample[who]);
+  const usual = (from: number, to: number): number =>
+    samples.slice(samples.length * from, samples.length * to).sort((a, b) => a - b)[
+      Math.floor((samples.length * (to - from)) / 2)
+    ] ?? 0;
+  const [early, late] = [usual(0.25, 0.5), usual(0.75, 1)];
+  console.log(`${who}: ${early} MB, later ${late} MB, ${Math.max(...samples)} MB at most`);
+  if (late > early + 32) violated(`the ${who}'s memory has grown from ${early} to ${late} MB`);
+}
+console.log(`descriptors: ${before} before, ${before + growth} after`);
 const code = await server.stop();
 if (code !== 0 || server.errors.all.length > 0)
   violated(`the server ended with code ${code}: ${server.errors.all.join(" ")}`);
