@@ -388,6 +388,7 @@ test("what does not fit together is refused in one line", async () => {
 });
 
 test("opening to a network without TLS is one warning, and a password there takes a word more", async () => {
+  use("localhost");
   const start = (...args: string[]) =>
     watchServer(
       Bun.spawn([bun, "server.ts", "--port", "0", "--host", "0.0.0.0", ...args], {
