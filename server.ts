@@ -31,6 +31,8 @@ usage: bun server.ts [options]
   --rate N              lines a second from one client, bursts of twice that; 0 is no limit (100)
   --join-timeout N      seconds that a newcomer has to send a name (30)
   --spares N            workers that wait ready for the next connections (1)
+  --redis URL           share the room with other servers through this Redis or Valkey (none)
+  --room NAME           the room that they share (lobby)
   --tls-cert FILE       certificate chain, PEM: TLS and nothing else; SIGHUP reads it again (none)
   --tls-key FILE        private key, PEM (none)
   --password-file FILE  what --hash-password printed: asked for after the name (none)
@@ -51,7 +53,7 @@ type Limit =
   | "rate"
   | "join-timeout"
   | "spares";
-type File = "tls-cert" | "tls-key" | "password-file"; // "none": there is none
+type Text = "host" | "redis" | "room" | "tls-cert" | "tls-key" | "password-file"; // or "none"
 type Flag = "hash-password" | "insecure-password" | "verbose" | "help" | "version";
 
 function parseOptions(args: string[]) {
@@ -73,7 +75,7 @@ function parseOptions(args: string[]) {
         throw new Error(`--${name} takes a whole number from ${least} to ${most}, not '${text}'`);
       values[name] = Number(text);
     }
-    return values as Record<Limit, number> & Record<"host" | File, string> & Record<Flag, boolean>;
+    return values as Record<Limit, number> & Record<Text, string> & Record<Flag, boolean>;
   } catch (error) {
     return fail(2, `${(error as Error).message.split(/\.\s/)[0]} (see --help)`);
   }
@@ -134,7 +136,8 @@ class Worker {
   host = ""; // its client's address; empty for a spare
   name = ""; // its client's; empty before it has joined and after it has left
   relayed = 0; // bytes of its stdout that the others have got
-  requests: Request[] = []; // what it asked behind lines that are not relayed yet
+  requests: Request[] = []; // what it asked and is not answered yet, oldest first
+  answering = false; // the oldest is being answered
   backlog: Uint8Array[] = []; // blocks that wait because its stdin is full
   lag = 0; // bytes in the backlog, and of the last write that was too much for the pipe
   closing = false; // its stdin takes nothing new, and ends after the backlog
@@ -146,6 +149,7 @@ const members = new Map<string, Worker>(); // those whose client has joined, by 
 const spares = () => [...workers].filter((worker) => !worker.host);
 let refused = 0; // connections that are being told why
 let stopping = false;
+let link: typeof import("./link.ts") | undefined; // to the other servers of the room, with --redis
 let terms: Terms; // for the next client
 
 // A client costs the server a descriptor for each of its worker's stdin, stdout, IPC and process, and
@@ -206,11 +210,7 @@ async function run(worker: Worker): Promise<void> {
     if (end > 0) relay(worker, Buffer.concat([carry, chunk.subarray(0, end)]));
     carry = Buffer.concat(end > 0 ? [chunk.subarray(end)] : [carry, chunk]);
     if (carry.length > maxCarry) expel(worker, "sent a line without end");
-    // A flood, never a single line, waits a little for those who are half lost: many of them may
-    // only lack a processor, and the floods took it.
-    const lost = (member: Worker) => member.lag > options["max-lag"] / 2;
-    for (let ms = 0; ms < 50 && chunk.length >= 16_384 && [...members.values()].some(lost); ms++)
-      await Bun.sleep(1);
+    await pace(chunk.length);
   }
   const code = await worker.process.exited;
   workers.delete(worker);
@@ -223,13 +223,24 @@ async function run(worker: Worker): Promise<void> {
   worker.silent.resolve();
 }
 
+/**
+ * A flood, never a single line, waits a little for those who are half lost: many of them may only
+ * lack a processor, and the floods took it.
+ */
+async function pace(bytes: number): Promise<void> {
+  const lost = (member: Worker) => member.lag > options["max-lag"] / 2;
+  const isEarly = () => link?.behind() || [...members.values()].some(lost);
+  for (let ms = 0; ms < 50 && bytes >= 16_384 && isEarly(); ms++) await Bun.sleep(1);
+}
+
 /** 4. Relays a block of whole lines, unparsed, to everyone but its sender. */
 function relay(sender: Worker, block: Buffer): void {
   if (!sender.name) return expel(sender, "spoke without having joined");
   for (const member of members.values()) if (member !== sender) deliver(member, block);
+  link?.append(block);
   if (options.verbose) log(block.toString().trimEnd());
   sender.relayed += block.length;
-  answerRequests(sender);
+  void answerRequests(sender);
 }
 
 /** Writes to a worker's stdin; or keeps the block until there is room, `--max-lag` bytes at most. */
@@ -262,6 +273,13 @@ async function drain(worker: Worker, taken: unknown, size: number): Promise<void
   }
 }
 
+/** Delivers what was said, and done, on other servers. Pending while a flood has to wait. */
+async function hear(lines: Buffer): Promise<void> {
+  for (const member of members.values()) deliver(member, lines);
+  if (options.verbose) log(lines.toString().trimEnd());
+  await pace(lines.length);
+}
+
 /** Tells one client something, in order with what the others say. */
 function tell(worker: Worker, text: string): void {
   deliver(worker, Buffer.from(`* ${text}\n`));
@@ -270,27 +288,38 @@ function tell(worker: Worker, text: string): void {
 /** Tells the room what a worker's client has done. */
 function announce(worker: Worker, text: string): void {
   for (const member of members.values()) tell(member, text);
+  link?.append(Buffer.from(`* ${text}\n`));
   log(`worker ${worker.process.pid}: ${text}`);
+}
+
+/** Tells the room how the link to the other servers is. */
+function inform(text: string): void {
+  for (const member of members.values()) tell(member, text);
+  log(text);
 }
 
 // --- What the workers ask ------------------------------------------------------------------------
 
 function receive(worker: Worker, message: unknown): void {
   if (!isRequest(message)) return expel(worker, "sent an unknown control message");
-  if (worker.requests.push(message) > 2) return expel(worker, "asked for too much at once");
-  answerRequests(worker);
+  if (worker.requests.push(message) > 3) return expel(worker, "asked for too much at once");
+  void answerRequests(worker);
 }
 
 /**
  * IPC and stdout are not ordered: a request waits until the lines said before it are relayed. Who was
  * dismissed gets no answer: a name that comes too late would stay a member for ever.
  */
-function answerRequests(worker: Worker): void {
-  while (!worker.closing && worker.requests[0] && worker.requests[0].at <= worker.relayed)
-    answer(worker, worker.requests.shift()!);
+async function answerRequests(worker: Worker): Promise<void> {
+  if (worker.answering) return;
+  worker.answering = true;
+  const { requests } = worker;
+  for (; !worker.closing && requests[0] && requests[0].at <= worker.relayed; requests.shift())
+    await answer(worker, requests[0]);
+  worker.answering = false;
 }
 
-function answer(worker: Worker, request: Request): void {
+async function answer(worker: Worker, request: Request): Promise<void> {
   if (request.type === "ready") return worker.ready.resolve(true);
   if (request.type === "leave") {
     worker.silent.resolve();
@@ -299,29 +328,40 @@ function answer(worker: Worker, request: Request): void {
     return dismiss(worker);
   }
   if (request.type === "tell") tell(worker, request.text);
-  if (request.type === "name") nameClient(worker, request.name);
+  if (request.type === "name") await nameClient(worker, request.name);
   if (request.type === "who" && worker.name) {
     const lines = [...members].map(([name, { process }]) => `\n* ${name} (worker ${process.pid})`);
-    tell(worker, `${members.size} online:${lines.join("")}`);
+    tell(worker, link ? await link.who() : `${members.size} online:${lines.join("")}`);
   }
   order(worker, { type: "done", name: worker.name });
 }
 
-/** Lets a client join, or gives it another name. */
-function nameClient(worker: Worker, wanted: string): void {
+/** Lets a client join, or gives it another name. Waits only if other servers have a say in it. */
+async function nameClient(worker: Worker, wanted: string): Promise<void> {
   const before = worker.name;
+  const { pid } = worker.process;
   let name = wanted; // or, if somebody has it, with the first number that is free: ann, ann2, ann3
-  for (let n = 2; members.has(name) && name !== before; n++)
+  let online = members.size;
+  for (let n = 2; name !== before || link?.owns(name) === false; n++) {
+    online = link ? await link.claim(name, pid) : members.has(name) ? 0 : members.size + 1;
+    if (online > 0) break;
     name = [...wanted].slice(0, maxName - String(n).length).join("") + n;
+  }
+  if (worker.closing || !workers.has(worker)) return link?.release(name); // it has gone meanwhile
   if (name !== wanted) tell(worker, `${wanted} is taken, you are ${name}`);
   if (name === before) return tell(worker, `you are ${name} already`);
-  announce(
-    worker,
-    before ? `${before} is now ${name}` : `${name} joined (${members.size + 1} online)`,
-  );
+  announce(worker, before ? `${before} is now ${name}` : `${name} joined (${online} online)`);
   members.delete(before);
   members.set((worker.name = name), worker);
-  if (!before) tell(worker, `welcome ${name} (${members.size} online), /help lists the commands`);
+  if (before) link?.release(before);
+  else tell(worker, `welcome ${name} (${online} online), /help lists the commands`);
+}
+
+/** Someone on another server has this name, too, since the link was lost: ours takes the next. */
+function rename(name: string): void {
+  const worker = members.get(name);
+  worker?.requests.push({ type: "name", name, at: 0 });
+  if (worker) void answerRequests(worker);
 }
 
 /** Sends an order; false if the worker is dead. */
@@ -341,6 +381,7 @@ function order(worker: Worker, message: Order, socket?: Socket): boolean {
 /** A member is none any more, and the room is told. */
 function leave(worker: Worker, how = ""): void {
   if (members.delete(worker.name)) announce(worker, `${worker.name} left${how}`);
+  link?.release(worker.name);
   worker.name = "";
 }
 
@@ -368,7 +409,8 @@ async function shutdown(): Promise<void> {
   for (const worker of workers) order(worker, { type: "finish" });
   await Promise.race([Promise.all([...workers].map((w) => w.silent.promise)), Bun.sleep(500)]);
   for (const worker of workers) dismiss(worker, "server is shutting down");
-  await Promise.race([Promise.all([...workers].map((w) => w.process.exited)), Bun.sleep(1000)]);
+  const ends = [...workers].map((worker): Promise<unknown> => worker.process.exited);
+  await Promise.race([Promise.all([...ends, link?.close()]), Bun.sleep(1000)]);
   for (const { process } of workers) process.kill("SIGKILL");
   logFile.end(() => process.exit());
   setTimeout(() => process.exit(), 100); // the terminal may be stopped
@@ -426,6 +468,19 @@ async function hashPassword(): Promise<void> {
   );
 }
 
+/** Links this server to the others of its room, if there are any. */
+async function openLink({ redis, room } = options): Promise<void> {
+  if (redis === "none") return;
+  if (!/^(redis|valkey)s?(\+\w+)*:\/\//.test(redis))
+    // not shown: it may hold a password
+    fail(2, "--redis takes a URL, such as redis://127.0.0.1:6379 (see --help)");
+  if (!/^[\w.-]+$/.test(room))
+    fail(2, `--room takes letters, digits, '.', '_' and '-', not '${room}' (see --help)`);
+  link = await import("./link.ts");
+  const failed = (error: Error) => fail(1, error.message);
+  await link.open(redis, room, { hear, inform, rename, log }).catch(failed);
+}
+
 if (import.meta.main) {
   if (!Bun.semver.satisfies(Bun.version, ">=1.4.0"))
     fail(1, `this is Bun ${Bun.version}, which cannot pass sockets: 1.4.0 or later is needed`);
@@ -439,6 +494,7 @@ if (import.meta.main) {
       fail(2, "without TLS a password can be read on the way: --tls-cert, or --insecure-password");
     if (isOpen)
       process.stderr.write("server.ts: without --tls-cert, all of this can be read on the way\n");
+    await openLink();
     server.listen(options.port, options.host);
   }
 }

@@ -1,0 +1,620 @@
+/** Servers that share a room: with real servers, a real Redis, and faults on the way between them. */
+import { expect, setDefaultTimeout, test as anyTest } from "bun:test";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import {
+  allHave,
+  Client,
+  numbered,
+  patience,
+  root,
+  run,
+  type Server,
+  startServer,
+  state,
+  until,
+  watchServer,
+} from "./helpers.ts";
+
+setDefaultTimeout(2 * patience); // the one in helpers.ts is the first test file's only
+
+const isInstalled = Bun.which("redis-server") !== null;
+if (!isInstalled) console.log("redis-server is not installed: the tests of the link are skipped");
+const test = anyTest.skipIf(!isInstalled);
+
+/** A Redis of its own for a test. What it has answered is on disk: it survives kill -9. */
+class Redis implements AsyncDisposable {
+  readonly folder = mkdtempSync(join(tmpdir(), "pipechat-redis-"));
+  readonly port = freePort();
+  readonly #args: string[];
+  #process!: Bun.Subprocess<"ignore", "pipe", "ignore">;
+
+  private constructor(args: string[]) {
+    const durable = ["--appendonly", "yes", "--appendfsync", "always", "--save", ""];
+    this.#args = ["--port", String(this.port), ...durable, ...args];
+  }
+
+  static async start(...args: string[]): Promise<Redis> {
+    const redis = new Redis(args);
+    await redis.start();
+    return redis;
+  }
+
+  get url(): string {
+    return `redis://127.0.0.1:${this.port}`;
+  }
+
+  /** Makes a Redis that was killed believe that it was away for an hour: all leases have run out. */
+  async age(): Promise<void> {
+    const elsewhere = await Redis.start("--dir", this.folder);
+    const servers = await elsewhere.send("ZRANGE", "{pipechat:lobby}:servers", "0", "-1");
+    for (const server of servers)
+      await elsewhere.send("ZINCRBY", "{pipechat:lobby}:servers", "-3600", server);
+    await elsewhere[Symbol.asyncDispose]();
+  }
+
+  async start(): Promise<void> {
+    this.#process = Bun.spawn(["redis-server", "--bind", "127.0.0.1", ...this.#args], {
+      cwd: this.folder,
+      stdio: ["ignore", "pipe", "ignore"],
+    });
+    let log = "";
+    for await (const chunk of this.#process.stdout) {
+      log += Buffer.from(chunk).toString();
+      if (log.includes("Ready to accept connections")) return;
+    }
+    throw new Error(`redis-server does not start: ${log}`);
+  }
+
+  async kill(): Promise<void> {
+    this.signal("SIGKILL");
+    await this.#process.exited;
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    this.#process.kill(signal);
+  }
+
+  /** Runs a command. */
+  async send(command: string, ...args: string[]): Promise<any> {
+    const client = new Bun.RedisClient(this.url, { autoReconnect: false });
+    return client.send(command, args).finally(() => client.close());
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.kill();
+    rmSync(this.folder, { recursive: true });
+  }
+}
+
+function freePort(): number {
+  const listener = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
+  listener.stop();
+  return listener.port;
+}
+
+/** Starts a server that is linked to the others of a Redis. */
+function startLinked(redis: Redis, ...args: string[]): Promise<Server> {
+  return startServer(["--redis", redis.url, "--rate", "0", ...args]);
+}
+
+/** Ends a server as a power failure does. */
+async function crash(server: Server): Promise<void> {
+  server.process.kill("SIGKILL");
+  await server.process.exited;
+}
+
+/** Waits for a line on all `clients`. */
+function allSee(clients: Client[], wanted: string | RegExp): Promise<string[]> {
+  return Promise.all(clients.map((client) => client.line(wanted)));
+}
+
+const lost = "* link to other servers lost";
+const back = "* link is back";
+const missing = "* some lines from other servers may be missing here";
+
+for (const count of [2, 3]) {
+  test(`${count} servers are one room: all see the same, in order`, async () => {
+    await using redis = await Redis.start();
+    await using first = await startLinked(redis);
+    await using second = await startLinked(redis);
+    await using third = await startLinked(redis, ...(count === 2 ? ["--room", "other"] : []));
+    using ann = await Client.connect(first, "ann");
+    using bob = await Client.connect(second, "bob");
+    await ann.line("* bob joined (2 online)");
+    using carl = await Client.connect(third, "carl");
+    const others = count === 2 ? [bob] : [bob, carl];
+    if (count === 3) await allSee([ann, bob], "* carl joined (3 online)");
+    ann.send("before\n/nick eve\nafter\n/quit\n");
+    await allSee(others, "* eve left");
+    bob.send("she is gone\n");
+    if (count === 3) await carl.line("bob: she is gone");
+    const seen = ["ann: before", "* ann is now eve", "eve: after", "* eve left"];
+    expect(bob.heard.slice(count - 2)).toEqual(seen);
+    expect(carl.heard).toEqual(count === 2 ? [] : [...seen, "bob: she is gone"]);
+  });
+}
+
+test("/who shows everyone, grouped by server", async () => {
+  await using redis = await Redis.start();
+  await using first = await startLinked(redis);
+  await using second = await startLinked(redis);
+  using ann = await Client.connect(first, "ann");
+  using _bob = await Client.connect(second, "bob");
+  using _carl = await Client.connect(second, "carl");
+  ann.send("/who\n/help\n");
+  await ann.line(/^\* \/help|^\* \/nick/);
+  const who = ann.lines.all.slice(ann.lines.all.indexOf("* 3 online:"));
+  expect(who.slice(1, 6)).toEqual([
+    expect.stringMatching(new RegExp(`^\\* server ${first.pid} on \\S+, this one:$`)),
+    `* ann (worker ${await first.worker("ann")})`,
+    expect.stringMatching(new RegExp(`^\\* server ${second.pid} on \\S+:$`)),
+    `* bob (worker ${await second.worker("bob")})`,
+    `* carl (worker ${await second.worker("carl")})`,
+  ]);
+});
+
+test("a name that someone has on another server gets a number, and is free when they leave", async () => {
+  await using redis = await Redis.start();
+  await using first = await startLinked(redis);
+  await using second = await startLinked(redis);
+  using ann = await Client.connect(first, "ann");
+  using other = await Client.connect(second, "ann");
+  expect(other.lines.all[0]).toBe("* ann is taken, you are ann2");
+  ann.send("/nick eve\n");
+  await other.line("* ann is now eve");
+  other.send("/nick ann\n/nick eve\n");
+  await allSee([ann, other], "* ann is now eve2");
+  await ann.end();
+  await other.line("* eve left");
+  other.send("/nick eve\n");
+  await other.line("* eve2 is now eve");
+});
+
+test("100 people on two servers want one name at once: one gets it, the others a number each", async () => {
+  await using redis = await Redis.start();
+  await using first = await startLinked(redis);
+  await using second = await startLinked(redis);
+  const clients = await Promise.all(
+    Array.from({ length: 100 }, (_, n) => Client.connect(n % 2 ? first : second, `p${n}`)),
+  );
+  for (const client of clients) client.send("/nick star\n");
+  const renamed = (client: Client) => client.lines.all.filter((line) => line.includes(" is now "));
+  for (const client of clients)
+    await client.lines.until(() => renamed(client).length === 100 || undefined, "100 renames");
+  const names = renamed(clients[0]!).map((line) => line.split(" ").at(-1)!);
+  const wanted = Array.from({ length: 100 }, (_, n) => (n === 0 ? "star" : `star${n + 1}`));
+  expect(names.sort()).toEqual(wanted.sort());
+  for (const client of clients) client[Symbol.dispose]();
+});
+
+test("whatever a line holds, it arrives byte for byte", async () => {
+  await using redis = await Redis.start();
+  await using first = await startLinked(redis);
+  await using second = await startLinked(redis);
+  using ann = await Client.connect(first, "ann");
+  using bob = await Client.connect(second, "bob");
+  const text = "\ufeff é e\u0301 😀👩‍👩‍👧 \t \ufffd \uffff \u{10ffff} %s $1 \\n\\0 '\" *3\\r\\n$4";
+  ann.send(`${text}\n${"😀".repeat(1000)}\n`);
+  await bob.line(`ann: ${"😀".repeat(1000)}`);
+  expect(bob.messages[0]).toBe(`ann: ${text}`);
+});
+
+test("kill -9 of a server: the others are told who left, and the names are free", async () => {
+  await using redis = await Redis.start();
+  await using first = await startLinked(redis);
+  await using second = await startLinked(redis);
+  await using third = await startLinked(redis);
+  using ann = await Client.connect(first, "ann");
+  using bob = await Client.connect(second, "bob");
+  using _eve = await Client.connect(third, "eve");
+  using _zoe = await Client.connect(third, "zoe");
+  await crash(third);
+  for (const name of ["eve", "zoe"])
+    await allSee([ann, bob], `* ${name} left (their server was lost)`);
+  using _new = await Client.connect(first, "eve");
+  await bob.line("* eve joined (3 online)");
+  const left = bob.lines.all.filter((line) => line.includes(" left"));
+  expect(left.length).toBe(2); // each of them once, though two servers noticed
+});
+
+test("a server that was stopped for long: its people left for the others, and are back with it", async () => {
+  await using redis = await Redis.start();
+  await using first = await startLinked(redis);
+  await using second = await startLinked(redis);
+  using ann = await Client.connect(first, "ann");
+  using bob = await Client.connect(second, "bob");
+  using carl = await Client.connect(second, "carl");
+  second.process.kill("SIGSTOP");
+  await ann.line("* bob left (their server was lost)");
+  await ann.line("* carl left (their server was lost)");
+  using eve = await Client.connect(first, "bob");
+  eve.send("while you slept\n");
+  await ann.line("bob: while you slept");
+  second.process.kill("SIGCONT");
+  await ann.line("* carl joined (their server is back)");
+  await bob.line("* bob is taken, you are bob2");
+  await allSee([ann, carl], "* bob is now bob2");
+  await allSee([bob, carl], "bob: while you slept");
+  bob.send("awake\n");
+  await allSee([ann, eve, carl], "bob2: awake");
+  expect(bob.lines.all.filter((line) => line.includes(" left"))).toEqual([]);
+});
+
+test("a slow server loses nothing", async () => {
+  await using redis = await Redis.start();
+  await using first = await startLinked(redis);
+  await using second = await startLinked(redis);
+  using ann = await Client.connect(first, "ann");
+  using bob = await Client.connect(second, "bob");
+  ann.send(numbered(20_000));
+  bob.send(numbered(20_000));
+  await bob.line(/^ann: 500 /);
+  second.process.kill("SIGSTOP");
+  await until(() => state(second.pid) === "T", "its stop");
+  ann.send(numbered(20_000, 20_000));
+  ann.send("/who\n"); // answered when all of it is appended here
+  await ann.line(/online:$/);
+  second.process.kill("SIGCONT");
+  await allHave([bob], "ann", 40_000);
+  await allHave([ann], "bob", 20_000);
+  expect(bob.lines.all).not.toContain(missing);
+});
+
+/** Three servers, with someone who talks and someone who listens on each. */
+async function startThree(redis: Redis) {
+  const servers = await Promise.all([1, 2, 3].map(() => startLinked(redis)));
+  const talkers = await Promise.all(
+    servers.map((server, n) => Client.connect(server, `talker${n}`)),
+  );
+  const listeners = await Promise.all(
+    servers.map((server, n) => Client.connect(server, `listener${n}`)),
+  );
+  let said = 0;
+  return {
+    servers,
+    listeners,
+    talk(lines: number) {
+      for (const talker of talkers) talker.send(numbered(lines, said));
+      said += lines;
+    },
+    /** Every line on every server exactly once, in its sender's order, and no notice of a loss. */
+    async allArrived() {
+      for (const n of talkers.keys()) await allHave(listeners, `talker${n}`, said);
+      for (const { lines } of listeners)
+        expect(lines.all.filter((line) => /^\* .* miss/.test(line))).toEqual([]);
+    },
+    async [Symbol.asyncDispose]() {
+      for (const client of [...talkers, ...listeners]) client[Symbol.dispose]();
+      await Promise.all(servers.map((server) => server[Symbol.asyncDispose]()));
+    },
+  };
+}
+
+/** Waits until all `clients` have a line for the `count`th time. */
+async function allSeeTimes(clients: Client[], wanted: string, count: number): Promise<void> {
+  for (const { lines } of clients) {
+    const times = () => lines.all.filter((line) => line === wanted).length;
+    await lines.until(() => times() >= count || undefined, `${wanted} for the ${count}. time`);
+  }
+}
+
+test("kill -9 and restart of Redis in the middle of a flood: every line everywhere exactly once", async () => {
+  await using redis = await Redis.start();
+  await using room = await startThree(redis);
+  for (const round of [1, 2, 3]) {
+    room.talk(10_000);
+    await room.listeners[0]!.line(new RegExp(`^talker1: ${(round - 1) * 15_000 + 500} `));
+    await redis.kill();
+    room.talk(5_000);
+    await allSeeTimes(room.listeners, lost, round);
+    await redis.start();
+    await allSeeTimes(room.listeners, back, round);
+    await room.allArrived();
+  }
+});
+
+test("a Redis that answers nothing: the chat goes on, and what it gets twice is told once", async () => {
+  await using redis = await Redis.start();
+  await using room = await startThree(redis);
+  room.talk(10_000);
+  await room.listeners[0]!.line(/^talker1: 500 /);
+  redis.signal("SIGSTOP");
+  room.talk(2_000);
+  const newcomer = await Client.connect(room.servers[0]!, "newcomer");
+  newcomer.send("hello\n");
+  await room.listeners[0]!.line("newcomer: hello");
+  await allSee(room.listeners, lost);
+  redis.signal("SIGCONT"); // now it finds on the lost connections what was sent, and does it
+  await allSee(room.listeners, back);
+  await allSee(room.listeners, "newcomer: hello");
+  await room.allArrived();
+  const numbers = await appended(redis);
+  expect(new Set(numbers).size).toBeLessThan(numbers.length); // it did get something twice
+  newcomer[Symbol.dispose]();
+});
+
+/** The server and the number of each block in the stream. */
+async function appended(redis: Redis): Promise<string[]> {
+  const entries: [string, string[]][] = await redis.send("XRANGE", "pipechat:lobby", "-", "+");
+  return entries.map(([, fields]) => fields.slice(0, 4).join(" "));
+}
+
+test("while the link is lost people come, go, and take names that others have: then all is sorted out", async () => {
+  await using redis = await Redis.start();
+  await using first = await startLinked(redis);
+  await using second = await startLinked(redis);
+  using ann = await Client.connect(first, "ann");
+  using bob = await Client.connect(second, "bob");
+  using zoe = await Client.connect(second, "zoe");
+  await redis.kill();
+  await allSee([ann, bob], lost);
+  await zoe.end();
+  await bob.line("* zoe left");
+  using here = await Client.connect(first, "eve");
+  using there = await Client.connect(second, "eve");
+  here.send("I am eve\n/who\n");
+  await here.line("* the link is lost: who is on other servers is not known");
+  await redis.start();
+  await allSee([ann, bob, here, there], back);
+  await bob.line("eve: I am eve");
+  await allSee([ann, bob, here, there], "* eve is now eve2");
+  const [renamed] = [here, there].filter((eve) =>
+    eve.lines.all.includes("* eve is taken, you are eve2"),
+  );
+  renamed!.send("I am eve2 now\n");
+  await allSee([ann, bob], "eve2: I am eve2 now");
+  using _zoe = await Client.connect(first, "zoe"); // free, although nobody could say so then
+  await bob.line("* zoe joined (5 online)");
+});
+
+test("Redis was away for long: nobody is said to have left, but those whose server is gone", async () => {
+  await using redis = await Redis.start();
+  await using first = await startLinked(redis);
+  await using second = await startLinked(redis);
+  await using third = await startLinked(redis);
+  using ann = await Client.connect(first, "ann");
+  using bob = await Client.connect(second, "bob");
+  using _eve = await Client.connect(third, "eve");
+  await redis.kill();
+  await allSee([ann, bob], lost);
+  await crash(third);
+  await redis.age();
+  await redis.start();
+  await allSee([ann, bob], back);
+  await allSee([ann, bob], "* eve left (their server was lost)");
+  const left = [ann, bob].flatMap((client) =>
+    client.lines.all.filter((line) => / left/.test(line)),
+  );
+  expect(left.length).toBe(2);
+});
+
+test("more than is kept while the link is lost: both sides are told how much is missing", async () => {
+  await using redis = await Redis.start();
+  await using first = await startLinked(redis);
+  await using second = await startLinked(redis);
+  using ann = await Client.connect(first, "ann");
+  using eve = await Client.connect(first, "eve");
+  using bob = await Client.connect(second, "bob");
+  await redis.kill();
+  await allSee([ann, eve, bob], lost);
+  ann.send(numbered(60_000)); // 12 MB
+  await allHave([eve], "ann", 60_000);
+  await eve.line("* too much waits for the link: other servers miss what is said from now");
+  await redis.start();
+  const notice = await bob.line(/^\* \d+ lines from server \d+ on \S+ are missing here$/);
+  const count = Number(notice.split(" ")[1]);
+  await eve.line(`* other servers have missed ${count} lines`);
+  await allHave([bob], "ann", 60_000 - count);
+  expect(bob.lines.all.findIndex((line) => line === notice)).toBe(
+    bob.lines.all.findLastIndex((line) => line.startsWith("ann: ")) + 1,
+  );
+  ann.send("and on\n");
+  await bob.line("ann: and on");
+});
+
+test("a stream trimmed before a server came to read it: its room is told", async () => {
+  await using redis = await Redis.start();
+  await using first = await startLinked(redis);
+  await using second = await startLinked(redis);
+  using ann = await Client.connect(first, "ann");
+  using bob = await Client.connect(second, "bob");
+  second.process.kill("SIGSTOP");
+  await until(() => state(second.pid) === "T", "its stop");
+  // An entry each: the next is said when the one before is in the stream.
+  const length = () =>
+    redis.send("XINFO", "STREAM", "pipechat:lobby").then((info) => info["last-generated-id"]);
+  for (let n = 0; n < 5; n++) {
+    const before = await length();
+    ann.send(`lost ${n}\n`);
+    while ((await length()) === before) await Bun.sleep(1);
+  }
+  await redis.send("XTRIM", "pipechat:lobby", "MAXLEN", "2");
+  second.process.kill("SIGCONT");
+  await bob.line("ann: lost 4");
+  const seen = bob.heard.filter((line) => line !== lost && line !== back);
+  // The first may have been on its way already: an XREAD waited for it.
+  expect(seen.slice(-3)).toEqual([missing, "ann: lost 3", "ann: lost 4"]);
+  expect(seen).not.toContain("ann: lost 1");
+});
+
+test("a Redis that has forgotten everything: the room is told, and is one again", async () => {
+  await using redis = await Redis.start("--appendonly", "no");
+  await using first = await startLinked(redis);
+  await using second = await startLinked(redis);
+  using ann = await Client.connect(first, "ann");
+  using bob = await Client.connect(second, "bob");
+  ann.send("one\n");
+  await bob.line("ann: one");
+  await redis.kill();
+  await allSee([ann, bob], lost);
+  await redis.start();
+  await allSee([ann, bob], back);
+  ann.send("two\n");
+  await bob.line("ann: two");
+  expect(bob.heard.slice(-2)).toEqual([missing, "ann: two"]);
+  using other = await Client.connect(second, "ann");
+  expect(other.lines.all[0]).toBe("* ann is taken, you are ann2");
+});
+
+test("the stream does not grow for ever", async () => {
+  await using redis = await Redis.start("--appendfsync", "no");
+  await using first = await startLinked(redis);
+  using _ann = await Client.connect(first, "ann");
+  const fields = ["from", "x/1/x", "number", "0", "entry", "0", "block", "x\n"];
+  const client = new Bun.RedisClient(redis.url, { autoReconnect: false });
+  const add = () => client.send("XADD", ["pipechat:lobby", "*", ...fields]);
+  await Promise.all(Array.from({ length: 12_000 }, add));
+  client.close();
+  using _bob = await Client.connect(first, "bob"); // a line, and with it the trimming
+  await until(() => first.log.all.some((line) => line.includes("bob joined")), "the line");
+  let length = Infinity;
+  while ((length = await redis.send("XLEN", "pipechat:lobby")) > 11_000) await Bun.sleep(5);
+  expect(length).toBeGreaterThanOrEqual(10_000);
+});
+
+test("what no server wrote into the stream is skipped with a line in the log", async () => {
+  await using redis = await Redis.start();
+  await using first = await startLinked(redis);
+  await using second = await startLinked(redis);
+  using ann = await Client.connect(first, "ann");
+  using bob = await Client.connect(second, "bob");
+  const good = { from: "mars/1/abc", number: "7", entry: "7", block: "* x\n" };
+  const foreign = [
+    { foo: "bar" },
+    { ...good, block: "no end" },
+    { ...good, number: "-1" },
+    { ...good, number: "1e3" },
+    { ...good, entry: "" },
+    { ...good, from: "" },
+    { from: good.from, number: "7", entry: "7" },
+    { "\0": "\x1b[2J" },
+  ];
+  for (const entry of foreign)
+    await redis.send("XADD", "pipechat:lobby", "*", ...Object.entries(entry).flat());
+  ann.send("hello\n");
+  await bob.line("ann: hello");
+  const skipped = (server: Server) =>
+    server.log.all.filter((line) => /^skipped \d+-\d+ in /.test(line));
+  expect([skipped(first).length, skipped(second).length]).toEqual([foreign.length, foreign.length]);
+  expect(bob.heard).toEqual(["ann: hello"]);
+});
+
+test("SIGTERM: what was said arrives, the others are told who left, and the names are free", async () => {
+  await using redis = await Redis.start();
+  await using first = await startLinked(redis);
+  await using second = await startLinked(redis);
+  using ann = await Client.connect(first, "ann");
+  using bob = await Client.connect(second, "bob");
+  ann.send(numbered(5_000));
+  await bob.line(/^ann: 10 /);
+  expect(await first.stop()).toBe(0);
+  await bob.line("* ann left (their server was shut down)");
+  await ann.ended();
+  expect(ann.lines.all.at(-1)).toBe("* server is shutting down");
+  using _new = await Client.connect(second, "ann");
+  await bob.line("* ann joined (2 online)");
+  expect(await redis.send("ZCARD", "{pipechat:lobby}:servers")).toBe(1);
+});
+
+test("SIGTERM while Redis is away: the server ends all the same", async () => {
+  await using redis = await Redis.start();
+  await using first = await startLinked(redis);
+  using ann = await Client.connect(first, "ann");
+  await redis.kill();
+  await ann.line(lost);
+  ann.send("unheard\n/help\n");
+  await ann.line(/^\* \/who/);
+  expect(await first.stop()).toBe(0);
+  await first.log.line("the link is lost: other servers miss what was said last");
+});
+
+const secret = "s3cret:/@?";
+const runServer = (url: string) =>
+  run([process.execPath, "server.ts", "--port", "0", "--redis", url]);
+
+test("a password: the right one works, and none is ever printed", async () => {
+  await using redis = await Redis.start("--requirepass", secret);
+  const url = (password: string) => redis.url.replace("//", `//:${encodeURIComponent(password)}@`);
+  await using first = await startServer(["--redis", url(secret)]);
+  await using second = await startServer(["--redis", url(secret)]);
+  using ann = await Client.connect(first, "ann");
+  using bob = await Client.connect(second, "bob");
+  ann.send("hello\n");
+  await bob.line("ann: hello");
+  await redis.kill();
+  await ann.line(lost);
+  expect(first.log.all.join("\n")).not.toContain("s3cret");
+  await redis.start();
+  for (const wrong of [redis.url, url("wr0ng")]) {
+    expect(await runServer(wrong)).toEqual({
+      code: 1,
+      stdout: "",
+      stderr: `server.ts: Redis at 127.0.0.1:${redis.port} does not accept the password, or wants one: check --redis\n`,
+    });
+  }
+});
+
+test("a URL that leads nowhere is one clear line", async () => {
+  const port = freePort();
+  expect(await runServer(`redis://:geheim@127.0.0.1:${port}`)).toEqual({
+    code: 1,
+    stdout: "",
+    stderr: `server.ts: cannot reach Redis at 127.0.0.1:${port}: start it, or check --redis\n`,
+  });
+  for (const url of ["http://:geheim@127.0.0.1", "geheim", "redis:geheim"]) {
+    const { code, stderr } = await runServer(url);
+    expect([code, stderr]).toEqual([
+      2,
+      "server.ts: --redis takes a URL, such as redis://127.0.0.1:6379 (see --help)\n",
+    ]);
+  }
+});
+
+test("a key of the room that is something else is one clear line", async () => {
+  await using redis = await Redis.start();
+  await redis.send("SET", "pipechat:lobby", "mine");
+  const { code, stderr } = await runServer(redis.url);
+  expect([code, stderr.split("\n").length]).toEqual([1, 2]);
+  expect(stderr).toContain("WRONGTYPE");
+});
+
+test.skipIf(!Bun.which("openssl"))(
+  "rediss:// is encrypted, and refuses a certificate of nobody",
+  async () => {
+    const folder = mkdtempSync(join(tmpdir(), "pipechat-tls-"));
+    const [key, cert] = [join(folder, "key.pem"), join(folder, "cert.pem")];
+    const request = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost";
+    const { code } = await run([
+      "openssl",
+      ...request.split(" "),
+      "-addext",
+      "subjectAltName=IP:127.0.0.1",
+      "-keyout",
+      key,
+      "-out",
+      cert,
+    ]);
+    expect(code).toBe(0);
+    const tlsPort = freePort();
+    const tls = ["--tls-port", String(tlsPort), "--tls-cert-file", cert, "--tls-key-file", key];
+    await using _redis = await Redis.start(...tls, "--tls-auth-clients", "no");
+    const url = `rediss://127.0.0.1:${tlsPort}`;
+    const { code: refused, stderr } = await runServer(url);
+    expect([refused, stderr]).toEqual([
+      1,
+      `server.ts: cannot use Redis at 127.0.0.1:${tlsPort}: self signed certificate\n`,
+    ]);
+    const child = Bun.spawn([process.execPath, "server.ts", "--port", "0", "--redis", url], {
+      cwd: root,
+      env: { ...process.env, NODE_EXTRA_CA_CERTS: cert },
+      stdio: ["pipe", "pipe", "pipe"],
+    });
+    await using first = await watchServer(child);
+    using ann = await Client.connect(first, "ann");
+    ann.send("/who\n");
+    await ann.line(/this one:$/);
+    rmSync(folder, { recursive: true });
+  },
+);
