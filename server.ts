@@ -390,7 +390,8 @@ function dismiss(worker: Worker, farewell?: string): void {
   if (farewell) tell(worker, farewell);
   worker.closing = true;
   if (worker.lag === 0) void drain(worker, null, 0);
-  setTimeout(() => worker.process.kill("SIGKILL"), 10_000).unref(); // or its client never reads it
+  // Who left may read its last lines slowly, but not for ever; who is sent away gets a moment.
+  setTimeout(() => worker.process.kill("SIGKILL"), farewell ? 1000 : 10_000).unref();
 }
 
 /** Kills a worker that broke a rule; run() tells the room. */

@@ -207,7 +207,6 @@ async function main(): Promise<void> {
   hangUp = () => {
     if (client.destroyed) process.exit();
     client.once("close", () => process.exit());
-    if (!name) setTimeout(() => process.exit(), 500); // in a handshake there is no end
     client.end(() => setTimeout(() => process.exit(), 500)); // the kernel has all; it may close first
   };
 
