@@ -12,6 +12,7 @@
 import { createPrivateKey, X509Certificate } from "node:crypto";
 import { createWriteStream, readFileSync } from "node:fs";
 import { type AddressInfo, createServer, type Socket } from "node:net";
+import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { version } from "./package.json";
@@ -132,6 +133,7 @@ class Worker {
     ipc: (message) => receive(this, message),
   });
   readonly ready = Promise.withResolvers<boolean>(); // it has come up; false: it died first
+  isUp = false;
   readonly silent = Promise.withResolvers<void>(); // it has left, or died: it will say no more
   host = ""; // its client's address; empty for a spare
   name = ""; // its client's; empty before it has joined and after it has left
@@ -147,10 +149,15 @@ class Worker {
 const workers = new Set<Worker>();
 const members = new Map<string, Worker>(); // those whose client has joined, by its name
 const spares = () => [...workers].filter((worker) => !worker.host);
+const starting = () => [...workers].filter((worker) => !worker.isUp);
+const waiting: string[] = []; // the hosts of those for whom no worker can be started yet
 let refused = 0; // connections that are being told why
 let stopping = false;
 let link: typeof import("./link.ts") | undefined; // to the other servers of the room, with --redis
 let terms: Terms; // for the next client
+
+// More processes that start at once than there are processors would only keep the room from talking.
+const processors = availableParallelism();
 
 // A client costs the server a descriptor for each of its worker's stdin, stdout, IPC and process, and
 // one for a moment for itself; some 30 are our own.
@@ -167,14 +174,21 @@ async function accept(socket: Socket): Promise<void> {
     refused++; // closed at once, with bytes unread, it would be reset, and the reason lost
     setTimeout(() => refused-- && socket.destroy(), refused * 8 > descriptors ? 0 : 500);
   };
-  if (workers.size - spares().length >= maxClients) return refuse("server is full");
-  const neighbours = [...workers].filter((w) => w.host === socket.remoteAddress).length;
-  if (options["max-per-address"] && neighbours >= options["max-per-address"])
+  const host = `${socket.remoteAddress}`;
+  const hosts = [...waiting, ...[...workers].flatMap((worker) => worker.host || [])];
+  const perAddress = options["max-per-address"] || Infinity;
+  if (hosts.length >= maxClients) return refuse("server is full");
+  if (hosts.filter((other) => other === host).length >= perAddress)
     return refuse("too many connections from your address");
+
+  waiting.push(host);
+  while (!spares()[0] && starting().length >= processors)
+    await Promise.race(starting().map((worker) => worker.ready.promise));
+  waiting.splice(waiting.indexOf(host), 1);
   const spare = spares()[0];
   const worker = spare ?? start();
   if (!worker) return refuse("no process can be started for you, try again later");
-  worker.host = `${socket.remoteAddress}`;
+  worker.host = host;
   refillSpares();
   const late = `no name within ${options["join-timeout"]} s, goodbye`;
   setTimeout(() => worker.name || dismiss(worker, late), options["join-timeout"] * 1000).unref();
@@ -197,8 +211,10 @@ function start(): Worker | undefined {
   }
 }
 
+/** Replaces spares that were taken, once nobody waits for a worker more urgently. */
 function refillSpares(): void {
-  for (let n = spares().length; n < options.spares && !stopping && start(); n++);
+  if (stopping || waiting.length > 0) return;
+  while (spares().length < options.spares && starting().length < processors) if (!start()) return;
 }
 
 /** 3. Relays what a worker says for as long as it lives, then reaps it. Never rejects. */
@@ -320,7 +336,11 @@ async function answerRequests(worker: Worker): Promise<void> {
 }
 
 async function answer(worker: Worker, request: Request): Promise<void> {
-  if (request.type === "ready") return worker.ready.resolve(true);
+  if (request.type === "ready") {
+    worker.isUp = true;
+    worker.ready.resolve(true);
+    return refillSpares();
+  }
   if (request.type === "leave") {
     worker.silent.resolve();
     if (stopping) return; // it still gets what the others have said
