@@ -362,7 +362,7 @@ async function send({ number, block, freed }: Entry): Promise<void> {
   if (!lastId) [lastId, lastEntry] = [streamId, entry]; // we read from here on
 }
 
-/** Delivers what the other servers append. The next is not read before these are delivered. */
+/** Delivers what the others append. What is not delivered yet waits here: one reply, 64 blocks. */
 async function read(): Promise<void> {
   const options = ["COUNT", "64", "BLOCK", String(blockMs), "STREAMS", stream];
   while (up) {

@@ -241,7 +241,7 @@ async function run(worker: Worker): Promise<void> {
 
 /**
  * A flood, never a single line, waits a little for those who are half lost: many of them may only
- * lack a processor, and the floods took it.
+ * lack a processor, and the floods took it. So it does for the link.
  */
 async function pace(bytes: number): Promise<void> {
   const lost = (member: Worker) => member.lag > options["max-lag"] / 2;
@@ -318,7 +318,8 @@ function inform(text: string): void {
 
 function receive(worker: Worker, message: unknown): void {
   if (!isRequest(message)) return expel(worker, "sent an unknown control message");
-  if (worker.requests.push(message) > 3) return expel(worker, "asked for too much at once");
+  const most = 3; // the one that is being answered, a leave, and a rename of ours
+  if (worker.requests.push(message) > most) return expel(worker, "asked for too much at once");
   void answerRequests(worker);
 }
 
@@ -492,8 +493,8 @@ async function hashPassword(): Promise<void> {
 /** Links this server to the others of its room, if there are any. */
 async function openLink({ redis, room } = options): Promise<void> {
   if (redis === "none") return;
+  // The URL is not shown: it may hold a password.
   if (!/^(redis|valkey)s?(\+\w+)*:\/\//.test(redis))
-    // not shown: it may hold a password
     fail(2, "--redis takes a URL, such as redis://127.0.0.1:6379 (see --help)");
   if (!/^[\w.-]+$/.test(room))
     fail(2, `--room takes letters, digits, '.', '_' and '-', not '${room}' (see --help)`);

@@ -262,6 +262,22 @@ test("a slow server loses nothing", async () => {
   expect(bob.lines.all).not.toContain(missing);
 });
 
+test("a flood that is faster than Redis waits for it, and nothing is lost", async () => {
+  await using redis = await Redis.start();
+  await using first = await startLinked(redis);
+  await using second = await startLinked(redis);
+  using ann = await Client.connect(first, "ann");
+  using bob = await Client.connect(second, "bob");
+  const client = new Bun.RedisClient(redis.url, { autoReconnect: false });
+  const pause = () => client.send("CLIENT", ["PAUSE", "100", "WRITE"]).catch(() => {});
+  const clock = setInterval(pause, 150); // two thirds of the time Redis takes no writes
+  ann.send(numbered(100_000)); // 20 MB
+  await allHave([bob], "ann", 100_000);
+  clearInterval(clock);
+  client.close();
+  expect(ann.heard).toEqual(["* bob joined (2 online)"]);
+});
+
 /** Three servers, with someone who talks and someone who listens on each. */
 async function startThree(redis: Redis) {
   const servers = await Promise.all([1, 2, 3].map(() => startLinked(redis)));
