@@ -325,14 +325,16 @@ function receive(worker: Worker, message: unknown): void {
 
 /**
  * IPC and stdout are not ordered: a request waits until the lines said before it are relayed. Who was
- * dismissed gets no answer: a name that comes too late would stay a member for ever.
+ * let go or expelled gets no answer: it would stay a member for ever, or leave as if in peace.
  */
 async function answerRequests(worker: Worker): Promise<void> {
   if (worker.answering) return;
   worker.answering = true;
   const { requests } = worker;
-  for (; !worker.closing && requests[0] && requests[0].at <= worker.relayed; requests.shift())
+  for (; !worker.closing && !worker.reason && requests[0]; requests.shift()) {
+    if (requests[0].at > worker.relayed) break;
     await answer(worker, requests[0]);
+  }
   worker.answering = false;
 }
 
