@@ -372,6 +372,20 @@ test("300 connections at once on 64 places: 64 are served, the others told, the 
   for (const client of next) client[Symbol.dispose]();
 });
 
+test("connections that are reset while they are refused do no harm", async () => {
+  await using server = await startServer(["--max-clients", "1"]);
+  using ann = await Client.connect(server, "ann");
+  for (let n = 0; n < 100; n++) {
+    const refused = createConnection(server.port, "127.0.0.1", () => refused.resetAndDestroy());
+    refused.on("error", () => {});
+    await new Promise((resolve) => refused.on("close", resolve));
+  }
+  await ann.end();
+  await ann.ended();
+  await until(() => server.workers().length === 1, "the place to be free");
+  using _bob = await Client.connect(server, "bob");
+});
+
 /** A copy of the server whose `worker.ts` a test can replace while it runs. */
 async function startWithWorker(
   source: string,
@@ -513,6 +527,14 @@ test("a worker that was let go cannot join again", async () => {
   await until(() => server.workers().length === 2, "its end");
   bob.send("/who\n");
   await bob.line("* 2 online:");
+});
+
+test("a worker that asks for a name which forges a notice ends alone", async () => {
+  const { server, bob } = await startWithEve(
+    `process.send({ type: "name", name: "* bob left", at: 0 })`,
+  );
+  await using _server = server;
+  await bob.line(/^\* eve left \(worker \d+ sent an unknown control message\)$/);
 });
 
 test("half a line waits for its other half, and ends with its worker", async () => {
