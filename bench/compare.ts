@@ -89,12 +89,12 @@ function commands(): [string, string[]][] {
 
 /** Runs the load, in its own process, against a server that is started for it. */
 async function measure(server: string, command: string[], n: number): Promise<Report> {
-  const { port, pid, stop } = await startServer(command);
+  const { ports, pid, stop } = await startServer(command);
   const idle = n === options.receivers.at(-1) ? 1 : 0;
   const plan: Plan =
     server === limit
-      ? { port, pid, form: "name: text", n, seconds: 2, joins: 0, idle: 0 }
-      : { port, pid, form: "text", n, seconds: 2, joins: 5, idle };
+      ? { ports, pid, form: "name: text", n, seconds: 2, joins: 0, idle: 0 }
+      : { ports, pid, form: "text", n, seconds: 2, joins: 5, idle };
   const script = join(import.meta.dir, "measure.ts");
   const load = spawnGroup([process.execPath, script, JSON.stringify(plan)]);
   const stuck = setTimeout(load.killAll, 60_000 + 500 * n);

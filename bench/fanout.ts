@@ -20,8 +20,8 @@ const receivers = quick ? [16] : [1, 2, 4, 8, 16, 32, 64, 128];
 
 /** A server with a room that grows from one N to the next. */
 async function open(server: "pipechat" | "evented") {
-  const { port, stop } = await startServer(contenders[server]!.command(129) as string[]);
-  const room = openRoom(port);
+  const { ports, stop } = await startServer(contenders[server]!.command(129) as string[]);
+  const room = openRoom(ports);
   return {
     async *fanOut(state: { get(name: "N"): number }) {
       await fill(room, state.get("N") + 1);

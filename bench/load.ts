@@ -51,9 +51,9 @@ interface Client {
 /** What clients send: the plain relay needs the names, too. */
 export type Form = "text" | "name: text";
 
-/** Clients of one server, which all stay. */
+/** Clients of one server, or in turn of several that share the room; all stay. */
 export interface Room {
-  port: number;
+  ports: number[];
   form: Form;
   clients: Client[];
   names: number; // given so far; nobody gets one a second time
@@ -74,7 +74,7 @@ async function connect(room: Room): Promise<Client> {
   const client = { number, says, unsent: Buffer.alloc(0), carry: Buffer.alloc(0) } as Client;
   client.socket = await Bun.connect({
     hostname: "127.0.0.1",
-    port: room.port,
+    port: room.ports[number % room.ports.length]!,
     socket: {
       data: (_, chunk) => hear(room, client, chunk),
       drain: () => send(client),
@@ -125,8 +125,8 @@ async function settle(missing: () => number, all: Promise<void>, patience = 2000
 }
 
 /** Opens a room without anyone in it. */
-export function openRoom(port: number, form: Form = "text"): Room {
-  return { port, form, clients: [], names: 0, run: 0, heard: () => {} };
+export function openRoom(ports: number[], form: Form = "text"): Room {
+  return { ports, form, clients: [], names: 0, run: 0, heard: () => {} };
 }
 
 /** Lets clients in until the room has `count`, all at once but the first two; gives the ns it took. */

@@ -3,7 +3,7 @@
  * Measures one server that runs, from the first client to the last line; `compare.ts` starts it, once
  * for each server, number of receivers and round.
  *
- *     bun bench/measure.ts '{"port":2000,"pid":4242,"form":"text","n":50,"seconds":2,"joins":5,"idle":1}'
+ *     bun bench/measure.ts '{"ports":[2000],"pid":4242,"form":"text","n":50,"seconds":2,"joins":5,"idle":1}'
  *
  * prints a {@link Report} as JSON. All times are in nanoseconds.
  *
@@ -14,14 +14,15 @@ import { type Form, fill, flatOut, join, openLoop, openRoom } from "./load.ts";
 
 // --- What it costs the server, from Linux's /proc ------------------------------------------------
 
+/** A server, and whatever it has started. */
 function family(pid: number): number[] {
   const all = Bun.spawnSync(["ps", "-A", "-o", "pid=,ppid="])
     .stdout.toString()
     .matchAll(/(\d+) +(\d+)/g);
-  return [
-    pid,
-    ...[...all].filter(([, , parent]) => Number(parent) === pid).map(([, child]) => Number(child)),
-  ];
+  const pairs = Array.from(all, ([, child, parent]) => [Number(child), Number(parent)] as const);
+  const below = (pid: number): number[] =>
+    pairs.flatMap(([child, parent]) => (parent === pid ? [child, ...below(child)] : []));
+  return [pid, ...below(pid)];
 }
 
 /** CPU time, in ns, of a server and of its workers together. To the ns: /proc/PID/stat has 10 ms. */
@@ -54,9 +55,9 @@ function memory(pid: number): number {
 
 // --- One server, from the first client to the last line ------------------------------------------
 
-/** What to do: the server's port and process, receivers, seconds of the open loop and of idleness. */
+/** What to do: the server's ports and process, receivers, seconds of the open loop and of idleness. */
 export interface Plan {
-  port: number;
+  ports: number[];
   pid: number;
   form: Form;
   n: number;
@@ -68,8 +69,8 @@ export interface Plan {
 /** What came of it. */
 export type Report = Awaited<ReturnType<typeof measure>>;
 
-async function measure({ port, pid, form, n, seconds, joins, idle }: Plan) {
-  const room = openRoom(port, form);
+async function measure({ ports, pid, form, n, seconds, joins, idle }: Plan) {
+  const room = openRoom(ports, form);
   await Bun.sleep(300); // a spare worker may be starting
   const empty = memory(pid);
   const fillTook = await fill(room, n + 1);

@@ -2,7 +2,7 @@
  * The servers that are measured: how each is started, and that each is stopped.
  *
  * All speak pipechat's protocol: a client's first line is its name, and of every further line the
- * others get `name: text`. All take a free port and say so in their first line.
+ * others get `name: text`. All take a free port and say so in their first line; servers that are linked say both.
  *
  * @module
  */
@@ -29,6 +29,13 @@ export const contenders: Record<string, Contender> = {
       ...[process.execPath, join(import.meta.dir, "..", "server.ts"), "--port", "0"],
       ...["--rate", "0", "--max-clients", String(Math.max(256, clients + 50))],
     ],
+  },
+  linked: {
+    title: "two of this chat's servers that share the room over Redis, half of the clients each",
+    command: () =>
+      Bun.which("redis-server")
+        ? [process.execPath, peer("linked.ts")]
+        : "there is no redis-server to link them",
   },
   floor: {
     title: "the least that the model costs: C, a fork per connection, pipes, epoll",
@@ -81,7 +88,7 @@ export function versions(): string[] {
 
 /** A server that runs. */
 export interface Server {
-  port: number;
+  ports: number[];
   pid: number;
   stop(): Promise<void>;
 }
@@ -117,16 +124,16 @@ export function spawnGroup(cmd: string[]) {
 export async function startServer(cmd: string[]): Promise<Server> {
   const child = spawnGroup(cmd);
   let said = "";
-  const listening = Promise.withResolvers<number>();
+  const listening = Promise.withResolvers<number[]>();
   void (async () => {
     // Reads on to the end: a server must not block on its log.
     for await (const chunk of child.stdout) {
       if (said.length < 200) said += Buffer.from(chunk).toString();
-      const [, port] = /:(\d+)\b.*\n/.exec(said) ?? [];
-      if (port) listening.resolve(Number(port));
+      const [line] = /.*\n/.exec(said) ?? [];
+      if (line) listening.resolve(Array.from(line.matchAll(/:(\d+)/g), ([, port]) => Number(port)));
     }
     listening.reject(new Error(`${cmd.join(" ")} did not listen`));
   })();
-  const port = await listening.promise;
-  return { port, pid: child.pid, stop: () => child.killAll() };
+  const ports = await listening.promise;
+  return { ports, pid: child.pid, stop: () => child.killAll() };
 }
