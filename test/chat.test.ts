@@ -137,8 +137,23 @@ test("a line is whole however it arrives", async () => {
 });
 
 test("a stream gives the same lines wherever it is cut", () => {
-  const stream = Buffer.from("first\r\n\n2😀\n12345678\r\n123456789\n\r\n1234567é\n12345678\nlast");
-  const lines = ["first", "", "2😀", "12345678", null, "", null, "12345678", "last"];
+  const text = "first\r\n\n2😀\n12345678\r\n123456789\n\r\n1234567é\n12345678\n";
+  // Each invalid byte is said as three: so three of them are too long for a limit of 8, too.
+  const invalid = Buffer.of(0xff, 0xff, 0x0a, 0xff, 0xff, 0xff, 0x0a);
+  const stream = Buffer.concat([Buffer.from(text), invalid, Buffer.from("last")]);
+  const lines = [
+    "first",
+    "",
+    "2😀",
+    "12345678",
+    null,
+    "",
+    null,
+    "12345678",
+    "\ufffd\ufffd",
+    null,
+    "last",
+  ];
   for (let size = 1; size <= stream.length; size++) {
     const frame = createFramer(8);
     const found: (string | null)[] = [];
