@@ -18,105 +18,6 @@ import { parseArgs } from "node:util";
 import { version } from "./package.json";
 import { cleanText, isRequest, maxName, type Order, type Request, type Terms } from "./worker.ts";
 
-// --- Options: this text is also where their defaults are defined ----------------------------------
-
-const usage = `pipechat ${version}: a chat server with one process per connection
-
-usage: bun server.ts [options]
-  --port N              TCP port; 0 takes a free one (2000)
-  --host ADDRESS        address to listen on; 0.0.0.0 is open to everyone (127.0.0.1)
-  --max-clients N       connections at once, counted from accept (256)
-  --max-per-address N   connections at once from one address; 0 is no limit (0)
-  --max-line N          bytes in a line; a longer one is not sent (4096)
-  --max-lag N           bytes that a client may be behind before it is disconnected (4194304)
-  --rate N              lines a second from one client, bursts of twice that; 0 is no limit (100)
-  --join-timeout N      seconds that a newcomer has to send a name (30)
-  --spares N            workers that wait ready for the next connections (1)
-  --redis URL           share the room with other servers through this Redis or Valkey (none)
-  --room NAME           the room that they share (lobby)
-  --tls-cert FILE       certificate chain, PEM: TLS and nothing else; SIGHUP reads it again (none)
-  --tls-key FILE        private key, PEM (none)
-  --password-file FILE  what --hash-password printed: asked for after the name (none)
-  --hash-password       ask for a password, print its hash, and exit
-  --insecure-password   allow a password without TLS on other than this machine
-  --verbose             log what is said, too
-  --help, --version     print this, or the version
-
-Then, in other terminals: bun client.ts
-`;
-
-type Limit =
-  | "port"
-  | "max-clients"
-  | "max-per-address"
-  | "max-line"
-  | "max-lag"
-  | "rate"
-  | "join-timeout"
-  | "spares";
-type Text = "host" | "redis" | "room" | "tls-cert" | "tls-key" | "password-file"; // or "none"
-type Flag = "hash-password" | "insecure-password" | "verbose" | "help" | "version";
-
-function parseOptions(args: string[]) {
-  const defined = [...usage.matchAll(/--([\w-]+)(?: [A-Z]+ .*\((.+)\))?/g)];
-  const options = defined.map(([, name, value]) =>
-    value
-      ? [name, { type: "string", default: value }]
-      : [name, { type: "boolean", default: false }],
-  );
-  try {
-    const parsed = parseArgs({ args, options: Object.fromEntries(options) });
-    const values = parsed.values as Record<string, unknown>;
-    for (const [, name = "", value] of defined) {
-      if (!/^\d+$/.test(value ?? "")) continue;
-      const least = /^(port|rate|spares|max-per-address)$/.test(name) ? 0 : 1;
-      const most = name === "port" ? 65_535 : 2 ** 30;
-      const text = String(values[name]);
-      if (!/^\d+$/.test(text) || +text < least || +text > most)
-        throw new Error(`--${name} takes a whole number from ${least} to ${most}, not '${text}'`);
-      values[name] = Number(text);
-    }
-    return values as Record<Limit, number> & Record<Text, string> & Record<Flag, boolean>;
-  } catch (error) {
-    return fail(2, `${(error as Error).message.split(/\.\s/)[0]} (see --help)`);
-  }
-}
-
-/** Ends the server with one line that says what to do. */
-function fail(code: number, reason: string): never {
-  process.stderr.write(`server.ts: ${reason}\n`);
-  process.exit(code);
-}
-
-const options = parseOptions(import.meta.main ? Bun.argv.slice(2) : []);
-
-/** Reads what the options name, for those who connect from now on. Throws what is wrong with it. */
-function readTerms(): Terms {
-  const { "tls-cert": certFile, "tls-key": keyFile, "password-file": passwordFile } = options;
-  const terms: Terms = { maxLine: options["max-line"], rate: options.rate };
-  if ((certFile === "none") !== (keyFile === "none"))
-    throw new Error("--tls-cert and --tls-key go together");
-  if (certFile !== "none") {
-    const [cert, key] = [readFileSync(certFile, "utf8"), readFileSync(keyFile, "utf8")];
-    let isPair = false;
-    try {
-      isPair = new X509Certificate(cert).checkPrivateKey(createPrivateKey(key));
-    } catch {
-      // One of them is no PEM.
-    }
-    if (!isPair)
-      throw new Error(`${certFile} and ${keyFile} are no certificate and its key in PEM`);
-    terms.tls = { cert, key };
-  }
-  if (passwordFile !== "none") {
-    const password = readFileSync(passwordFile, "utf8").trim();
-    if (!password.startsWith("$argon2id$"))
-      throw new Error(`${passwordFile} does not hold what --hash-password prints`);
-    terms.password = password;
-  }
-  return terms;
-}
-
 // --- State ---------------------------------------------------------------------------------------
 
 // Nothing of the server's own: its secrets are not theirs. None of these is documented. Without the
@@ -161,14 +62,6 @@ let refused = 0; // connections that are being told why
 let stopping = false;
 let link: typeof import("./link.ts") | undefined; // to the other servers of the room, with --redis
 let terms: Terms; // for the next client
-
-// More processes that start at once than there are processors would only keep the room from talking.
-const processors = availableParallelism();
-
-// A client costs the server a descriptor for each of its worker's stdin, stdout, IPC and process, and
-// one for a moment for itself; some 30 are our own.
-const descriptors = Number(Bun.spawnSync(["sh", "-c", "ulimit -n"]).stdout) || 256;
-const maxClients = Math.min(options["max-clients"], Math.floor((descriptors - 30) / 5));
 
 // --- A connection, from accept to the end --------------------------------------------------------
 
@@ -446,6 +339,86 @@ async function shutdown(): Promise<void> {
   setTimeout(() => process.exit(), 100); // the terminal may be stopped
 }
 
+// --- Options: this text is also where their defaults are defined ----------------------------------
+
+const usage = `pipechat ${version}: a chat server with one process per connection
+
+usage: bun server.ts [options]
+  --port N              TCP port; 0 takes a free one (2000)
+  --host ADDRESS        address to listen on; 0.0.0.0 is open to everyone (127.0.0.1)
+  --max-clients N       connections at once, counted from accept (256)
+  --max-per-address N   connections at once from one address; 0 is no limit (0)
+  --max-line N          bytes in a line; a longer one is not sent (4096)
+  --max-lag N           bytes that a client may be behind before it is disconnected (4194304)
+  --rate N              lines a second from one client, bursts of twice that; 0 is no limit (100)
+  --join-timeout N      seconds that a newcomer has to send a name (30)
+  --spares N            workers that wait ready for the next connections (1)
+  --redis URL           share the room with other servers through this Redis or Valkey (none)
+  --room NAME           the room that they share (lobby)
+  --tls-cert FILE       certificate chain, PEM: TLS and nothing else; SIGHUP reads it again (none)
+  --tls-key FILE        private key, PEM (none)
+  --password-file FILE  what --hash-password printed: asked for after the name (none)
+  --hash-password       ask for a password, print its hash, and exit
+  --insecure-password   allow a password without TLS on other than this machine
+  --verbose             log what is said, too
+  --help, --version     print this, or the version
+
+Then, in other terminals: bun client.ts
+`;
+
+type Limit =
+  | "port"
+  | "max-clients"
+  | "max-per-address"
+  | "max-line"
+  | "max-lag"
+  | "rate"
+  | "join-timeout"
+  | "spares";
+type Text = "host" | "redis" | "room" | "tls-cert" | "tls-key" | "password-file"; // or "none"
+type Flag = "hash-password" | "insecure-password" | "verbose" | "help" | "version";
+
+function parseOptions(args: string[]) {
+  const defined = [...usage.matchAll(/--([\w-]+)(?: [A-Z]+ .*\((.+)\))?/g)];
+  const options = defined.map(([, name, value]) =>
+    value
+      ? [name, { type: "string", default: value }]
+      : [name, { type: "boolean", default: false }],
+  );
+  try {
+    const parsed = parseArgs({ args, options: Object.fromEntries(options) });
+    const values = parsed.values as Record<string, unknown>;
+    for (const [, name = "", value] of defined) {
+      if (!/^\d+$/.test(value ?? "")) continue;
+      const least = /^(port|rate|spares|max-per-address)$/.test(name) ? 0 : 1;
+      const most = name === "port" ? 65_535 : 2 ** 30;
+      const text = String(values[name]);
+      if (!/^\d+$/.test(text) || +text < least || +text > most)
+        throw new Error(`--${name} takes a whole number from ${least} to ${most}, not '${text}'`);
+      values[name] = Number(text);
+    }
+    return values as Record<Limit, number> & Record<Text, string> & Record<Flag, boolean>;
+  } catch (error) {
+    return fail(2, `${(error as Error).message.split(/\.\s/)[0]} (see --help)`);
+  }
+}
+
+/** Ends the server with one line that says what to do. */
+function fail(code: number, reason: string): never {
+  process.stderr.write(`server.ts: ${reason}\n`);
+  process.exit(code);
+}
+
+const options = parseOptions(import.meta.main ? Bun.argv.slice(2) : []);
+
+// More processes that start at once than there are processors would only keep the room from talking.
+const processors = availableParallelism();
+
+// A client costs the server a descriptor for each of its worker's stdin, stdout, IPC and process, and
+// one for a moment for itself; some 30 are our own.
+const descriptors = Number(Bun.spawnSync(["sh", "-c", "ulimit -n"]).stdout) || 256;
+const maxClients = Math.min(options["max-clients"], Math.floor((descriptors - 30) / 5));
+
 // --- Log and start -------------------------------------------------------------------------------
 
 // A terminal stopped with Ctrl-S blocks whoever writes to it, console.log and Bun.stdout too. This
@@ -474,6 +447,33 @@ server.on("listening", () => {
   process.on("SIGHUP", () => void (terms.tls || terms.password ? loadTerms() : shutdown()));
   refillSpares();
 });
+
+/** Reads what the options name, for those who connect from now on. Throws what is wrong with it. */
+function readTerms(): Terms {
+  const { "tls-cert": certFile, "tls-key": keyFile, "password-file": passwordFile } = options;
+  const terms: Terms = { maxLine: options["max-line"], rate: options.rate };
+  if ((certFile === "none") !== (keyFile === "none"))
+    throw new Error("--tls-cert and --tls-key go together");
+  if (certFile !== "none") {
+    const [cert, key] = [readFileSync(certFile, "utf8"), readFileSync(keyFile, "utf8")];
+    let isPair = false;
+    try {
+      isPair = new X509Certificate(cert).checkPrivateKey(createPrivateKey(key));
+    } catch {
+      // One of them is no PEM.
+    }
+    if (!isPair)
+      throw new Error(`${certFile} and ${keyFile} are no certificate and its key in PEM`);
+    terms.tls = { cert, key };
+  }
+  if (passwordFile !== "none") {
+    const password = readFileSync(passwordFile, "utf8").trim();
+    if (!password.startsWith("$argon2id$"))
+      throw new Error(`${passwordFile} does not hold what --hash-password prints`);
+    terms.password = password;
+  }
+  return terms;
+}
 
 /** Reads the terms; at the start a mistake in them is the end, later they stay as they were. */
 function loadTerms(): void {
