@@ -23,7 +23,7 @@ const usage = `usage: bun bench/compare.ts [options]
   --markdown FILE  write a report, too
   --help           print this
 
-With the defaults it takes about 8 minutes on two cores; a round is a third of that.
+With the defaults it takes about 10 minutes on two cores; a round is a third of that.
 Keep the machine idle meanwhile: progress goes to stderr, tables to stdout.
 `;
 
@@ -271,6 +271,7 @@ const palette: [string, string][] = [
   ["🟩", "#78b159"],
   ["🟦", "#55acee"],
   ["🟧", "#f4900c"],
+  ["🟫", "#c1694f"],
 ];
 
 function chart(title: string, axes: string, series: [string, "line" | "bar", number[]][]): string {
