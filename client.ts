@@ -314,6 +314,13 @@ function pipe(address: Address, name: string, listen: boolean): void {
   stdout.on("error", () => process.exit()); // nobody reads us any more
 }
 
+/** The login name, which Bun knows from the environment only. */
+function loginName(): string {
+  const { username } = userInfo();
+  if (username !== "unknown") return username;
+  return Bun.spawnSync(["id", "-un"]).stdout.toString().trim() || "guest";
+}
+
 function main(): void {
   const flag = { type: "boolean", default: false } as const;
   const flags = { help: flag, listen: flag, tls: flag, "no-reconnect": flag, "no-color": flag };
@@ -321,7 +328,7 @@ function main(): void {
   try {
     const { values, positionals } = parseArgs({ options, allowPositionals: true });
     if (values.help) return void process.stdout.write(usage);
-    const [where = "", name = userInfo().username, extra] = positionals;
+    const [where = "", name = loginName(), extra] = positionals;
     if (extra !== undefined) throw new Error(`'${extra}' is one word too many`);
     const address: Address = parseAddress(where);
     if (values.tls) address.tls = values.ca ? { ca: readFileSync(values.ca, "utf8") } : {};

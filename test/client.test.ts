@@ -241,6 +241,15 @@ test("in a pipe it is plain, and may stay to listen", async () => {
   );
 });
 
+test("without a name, it takes the login name, in whatever environment", async () => {
+  await using server = await startServer();
+  const login = Bun.spawnSync(["id", "-un"]).stdout.toString().trim();
+  for (const env of [["-u", "USER", "-u", "LOGNAME"], [`USER=${login}`]]) {
+    const { stdout } = await run(["env", ...env, bun, "client.ts", `:${server.port}`]);
+    expect(stdout).toStartWith(`* welcome ${login} (`);
+  }
+});
+
 test("a long input in a pipe is delivered whole, at the rate that the server allows", async () => {
   await using server = await startServer(["--rate", "2000"]);
   using bob = await Client.connect(server, "bob");
