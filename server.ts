@@ -73,6 +73,7 @@ async function accept(socket: Socket): Promise<void> {
     refused++; // closed at once, with bytes unread, it would be reset, and the reason lost
     setTimeout(() => refused-- && socket.destroy(), refused * 8 > descriptors ? 0 : 500);
   };
+  const deadline = performance.now() + options["join-timeout"] * 1000;
   const host = `${socket.remoteAddress}`;
   const hosts = [...waiting, ...[...workers].flatMap((worker) => worker.host || [])];
   const perAddress = options["max-per-address"] || Infinity;
@@ -90,7 +91,7 @@ async function accept(socket: Socket): Promise<void> {
   worker.host = host;
   refillSpares();
   const late = `no name within ${options["join-timeout"]} s, goodbye`;
-  setTimeout(() => worker.name || dismiss(worker, late), options["join-timeout"] * 1000).unref();
+  setTimeout(() => worker.name || dismiss(worker, late), deadline - performance.now()).unref();
   if (!(await worker.ready.promise)) return refuse("your process could not start, try again later");
   if (order(worker, { type: "serve", ...terms }, socket)) return;
   expel(worker, "did not get its socket");
