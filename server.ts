@@ -22,11 +22,13 @@ import { cleanText, isRequest, maxName, type Order, type Request, type Terms } f
 
 // Nothing of the server's own: its secrets are not theirs. None of these is documented. Without the
 // collector's timer and the allocator's purging, a line costs a worker a quarter less CPU, and idle
-// ones cost next to none; without a JIT compiler, which has little to do here, a worker holds 1.5 MB
+// ones cost next to none. With a collection every 4 MiB, a flood goes through memory that is in the
+// cache: a fifth faster. Without a JIT compiler, which has little to do here, a worker holds 1.5 MB
 // less, and has less that can be attacked.
 const workerEnvironment = {
   BUN_GC_TIMER_DISABLE: "1",
   MIMALLOC_PURGE_DELAY: "-1",
+  BUN_JSC_largeHeapSize: "4194304",
   BUN_JSC_useJIT: "0",
 };
 
@@ -89,7 +91,7 @@ async function accept(socket: Socket): Promise<void> {
   const worker = spare ?? start();
   if (!worker) return refuse("no process can be started for you, try again later");
   worker.host = host;
-  refillSpares();
+  setTimeout(refillSpares, 100).unref(); // its start must not take the processor from who joins now
   const late = `no name within ${options["join-timeout"]} s, goodbye`;
   setTimeout(() => worker.name || dismiss(worker, late), deadline - performance.now()).unref();
   if (!(await worker.ready.promise)) return refuse("your process could not start, try again later");
