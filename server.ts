@@ -93,7 +93,8 @@ async function accept(socket: Socket): Promise<void> {
   worker.host = host;
   setTimeout(refillSpares, 100).unref(); // its start must not take the processor from who joins now
   const late = `no name within ${options["join-timeout"]} s, goodbye`;
-  setTimeout(() => worker.name || dismiss(worker, late), deadline - performance.now()).unref();
+  const left = Math.max(1000, deadline - performance.now()); // our delay is not the client's
+  setTimeout(() => worker.name || dismiss(worker, late), left).unref();
   if (!(await worker.ready.promise)) return refuse("your process could not start, try again later");
   if (order(worker, { type: "serve", ...terms }, socket)) return;
   expel(worker, "did not get its socket");

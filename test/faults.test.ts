@@ -264,6 +264,14 @@ test("who sends no name in time, or only drips, is told and let go", async () =>
   await ann.line("* 1 online:");
 });
 
+test("in a storm, who sent a name in time is not sent away because the server took its time", async () => {
+  await using server = await startServer(["--join-timeout", "1"]);
+  const clients = await Promise.all(Array.from({ length: 150 }, () => Client.connect(server)));
+  for (const client of clients) client.send("someone\n");
+  for (const client of clients) await client.line(/^\* welcome /);
+  for (const client of clients) client[Symbol.dispose]();
+});
+
 const hostile = {
   "control bytes": ["a\0b\x01\x07\x08\x7fc", "abc"],
   colours: ["\x1b[31;1mred\x1b[0m", "red"],
