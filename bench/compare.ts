@@ -23,7 +23,7 @@ const usage = `usage: bun bench/compare.ts [options]
   --markdown FILE  write a report, too
   --help           print this
 
-With the defaults it takes about 10 minutes on two cores; a round is a third of that.
+With the defaults it takes about 15 minutes on two cores; a round is a third of that.
 Keep the machine idle meanwhile: progress goes to stderr, tables to stdout.
 `;
 
@@ -93,11 +93,11 @@ async function measure(server: string, command: string[], n: number): Promise<Re
   const idle = n === options.receivers.at(-1) ? 1 : 0;
   const plan: Plan =
     server === limit
-      ? { ports, pid, form: "name: text", n, seconds: 2, joins: 0, idle: 0 }
-      : { ports, pid, form: "text", n, seconds: 2, joins: 5, idle };
+      ? { ports, pid, form: "name: text", n, seconds: 5, joins: 0, idle: 0 }
+      : { ports, pid, form: "text", n, seconds: 5, joins: 7, idle };
   const script = join(import.meta.dir, "measure.ts");
   const load = spawnGroup([process.execPath, script, JSON.stringify(plan)]);
-  const stuck = setTimeout(load.killAll, 60_000 + 500 * n);
+  const stuck = setTimeout(load.killAll, 90_000 + 500 * n);
   try {
     const report = await load.stdout.text();
     if ((await load.exited) !== 0) throw new Error("its load did not come through");
