@@ -14,6 +14,8 @@ import { createWriteStream, readFileSync } from "node:fs";
 import { type AddressInfo, createServer, type Socket } from "node:net";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { Writable } from "node:stream";
 import { parseArgs } from "node:util";
 import { version } from "./package.json";
 import { cleanText, isRequest, maxName, type Order, type Request, type Terms } from "./worker.ts";
@@ -460,23 +462,22 @@ function readTerms(): Terms {
     throw new Error("--tls-cert and --tls-key go together");
   if (certFile !== "none") {
     const [cert, key] = [readFileSync(certFile, "utf8"), readFileSync(keyFile, "utf8")];
-    let isPair = false;
-    try {
-      isPair = new X509Certificate(cert).checkPrivateKey(createPrivateKey(key));
-    } catch {
-      // One of them is no PEM.
-    }
-    if (!isPair)
+    if (!isPair(cert, key))
       throw new Error(`${certFile} and ${keyFile} are no certificate and its key in PEM`);
     terms.tls = { cert, key };
   }
-  if (passwordFile !== "none") {
-    const password = readFileSync(passwordFile, "utf8").trim();
-    if (!password.startsWith("$argon2id$"))
-      throw new Error(`${passwordFile} does not hold what --hash-password prints`);
-    terms.password = password;
-  }
+  if (passwordFile !== "none") terms.password = readFileSync(passwordFile, "utf8").trim();
+  if (terms.password?.startsWith("$argon2id$") === false)
+    throw new Error(`${passwordFile} does not hold what --hash-password prints`);
   return terms;
+}
+
+function isPair(cert: string, key: string): boolean {
+  try {
+    return new X509Certificate(cert).checkPrivateKey(createPrivateKey(key));
+  } catch {
+    return false; // one of them is no PEM
+  }
 }
 
 /** Reads the terms; at the start a mistake in them is the end, later they stay as they were. */
@@ -491,15 +492,19 @@ function loadTerms(): void {
   }
 }
 
+/** Asks for a password on stdin, without an echo when that is a terminal, and prints its hash. */
 async function hashPassword(): Promise<void> {
-  const { askSecret } = await import("./client.ts");
-  const password = cleanText(await askSecret("password: "));
+  const output = new Writable({ write: (_chunk, _encoding, done) => done() });
+  const rl = createInterface({ input: process.stdin, output, terminal: process.stdin.isTTY });
+  process.stderr.write("password: "); // now that nothing typed is echoed
+  const { value = "" } = await rl[Symbol.asyncIterator]().next();
+  process.stderr.write("\n");
+  rl.close();
+  const password = cleanText(value ?? "");
   if (password === "") fail(1, "the password is empty");
   // The least that OWASP recommends: each connection may cost this much, in KiB and passes.
-  const cost = { memoryCost: 19_456, timeCost: 2 };
-  process.stdout.write(
-    `${await Bun.password.hash(password, { algorithm: "argon2id", ...cost })}\n`,
-  );
+  const cost = { algorithm: "argon2id", memoryCost: 19_456, timeCost: 2 } as const;
+  process.stdout.write(`${await Bun.password.hash(password, cost)}\n`);
 }
 
 /** Links this server to the others of its room, if there are any. */
