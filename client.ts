@@ -8,6 +8,7 @@
  *
  * @module
  */
+import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { connect, isIP, type Socket } from "node:net";
 import { userInfo } from "node:os";
@@ -43,39 +44,6 @@ export interface Address {
   tls?: { ca?: string };
 }
 
-/** Connects; `ready` is called when the server may be spoken to. */
-function dial({ tls, ...address }: Address, ready: () => void): Socket {
-  if (!tls) return connect({ ...address, allowHalfOpen: true }, ready);
-  const servername = isIP(address.host) ? "" : address.host; // an address is no name to ask for
-  // bun-types lacks allowHalfOpen here.
-  const options: object = { ...address, ...tls, servername, allowHalfOpen: true };
-  return connectTLS(options, ready);
-}
-
-const isQuestion = (line: string | null) =>
-  /^\* (wrong )?password(:$|, try again:$)/.test(line ?? "");
-
-/** Why what is there is no chat server, told from its first line; empty if it may be one. */
-function doubt(first: string | null | undefined): string {
-  const isChat = first === undefined || /^\* |^[^\s:]+: /.test(first ?? "");
-  return isChat ? "" : `not a chat server, or not without --tls: it says '${first?.slice(0, 60)}'`;
-}
-
-const isWelcome = (line: string | null) => /^\* welcome /.test(line ?? "");
-
-/** Asks for a line on stdin, without an echo when that is a terminal; empty when it has ended. */
-export async function askSecret(question: string): Promise<string> {
-  const output = new Writable({ write: (_chunk, _encoding, done) => done() });
-  const rl = createInterface({ input: process.stdin, output, terminal: process.stdin.isTTY });
-  process.stderr.write(question); // now that nothing typed is echoed
-  for await (const line of rl) {
-    process.stderr.write("\n");
-    rl.close();
-    return line;
-  }
-  return "";
-}
-
 /** Understands HOST, HOST:PORT, :PORT, [IPv6]:PORT and a bare IPv6 address; throws on all else. */
 export function parseAddress(text: string): Address {
   const [, six, host, port] =
@@ -85,6 +53,59 @@ export function parseAddress(text: string): Address {
   if (six === undefined && host === undefined) throw new Error(`'${text}' is no address`);
   if (Number(port ?? 1) < 1 || Number(port) > 65_535) throw new Error(`${port} is no port`);
   return { host: six || host || "127.0.0.1", port: Number(port ?? 2000) };
+}
+
+// --- A connection --------------------------------------------------------------------------------
+
+let password = process.env["PIPECHAT_PASSWORD"];
+
+/** Connects and says the name. Rejects with what is in the way. */
+function dial({ tls, ...address }: Address, name: string): Promise<Socket> {
+  const servername = isIP(address.host) ? "" : address.host; // an address is no name to ask for
+  const options = { ...address, ...tls, servername, allowHalfOpen: true };
+  const socket: Socket = tls ? connectTLS(options) : connect(options);
+  return new Promise((resolve, reject) => {
+    socket.on("error", reject);
+    socket.on("close", () => reject(new Error("the connection was closed")));
+    socket.once(tls ? "secureConnect" : "connect", () => {
+      socket.write(`${name}\n`);
+      resolve(socket);
+    });
+  });
+}
+
+/**
+ * Gives what the server says, clean lines, as they come and to the end; throws why it did not end in
+ * peace. Calls `joined` when lines may be sent, and `ask` when a password is wanted that we do not
+ * know, or the one that we know is wrong.
+ */
+async function* hear(socket: Socket, joined: () => void, ask: () => void) {
+  const frame = createFramer(65_536);
+  let [isChat, isIn, asked] = [false, false, false];
+  const enter = (): void => {
+    if (!isIn && !socket.destroyed) joined();
+    isIn = true;
+  };
+  async function* chunks(): AsyncGenerator<Buffer | null> {
+    yield* socket;
+    yield null; // the end, which may cut a line short
+  }
+  setTimeout(() => asked || enter(), 1000); // the article's server has no welcome
+  for await (const chunk of chunks()) {
+    const lines = frame(chunk).map((line) => line ?? "* (too long a line)");
+    if (lines[0] === undefined) continue;
+    isChat ||= /^\* |^[^\s:]+: /.test(lines[0]);
+    if (!isChat)
+      throw new Error(
+        `not a chat server, or not without --tls: it says '${lines[0].slice(0, 60)}'`,
+      );
+    if (lines.some((line) => line.startsWith("* welcome "))) enter();
+    yield lines;
+    if (!lines.some((line) => /^\* (wrong )?password(:$|, try again:$)/.test(line))) continue;
+    if (asked || password === undefined) ask();
+    else socket.write(`${password}\n`);
+    asked = true;
+  }
 }
 
 // --- What a line looks like ----------------------------------------------------------------------
@@ -114,12 +135,10 @@ async function chat(address: Address, name: string, colour: boolean, reconnect: 
   const names = new Set<string>(); // everyone heard of, for Tab
   const unsent: string[] = []; // typed while there was no connection
   let socket: Socket | undefined; // once we have joined
+  let asking: Socket | undefined; // it waits for a password, which is not shown
   let everJoined = false;
   let pause = 250; // before the next attempt to connect, ms
   let leaving = false;
-
-  let password = process.env["PIPECHAT_PASSWORD"];
-  let asking: Socket | undefined; // it waits for a password, which is not shown
 
   // Between readline and the terminal, to hide what is typed.
   const screen = new Writable({
@@ -127,13 +146,7 @@ async function chat(address: Address, name: string, colour: boolean, reconnect: 
   });
   Object.defineProperty(screen, "columns", { get: () => output.columns });
   output.on("resize", () => screen.emit("resize"));
-  const rl = createInterface({
-    input,
-    output: screen,
-    terminal: true,
-    removeHistoryDuplicates: true,
-    completer: complete,
-  });
+  const rl = createInterface({ input, output: screen, terminal: true, completer: complete });
   rl.on("history", (history) => asking && history.shift());
 
   function complete(line: string): [string[], string] {
@@ -199,44 +212,20 @@ async function chat(address: Address, name: string, colour: boolean, reconnect: 
     if (own || (before === name && after)) name = own ?? after!;
   }
 
-  /** One connection, from its beginning to its end; gives the reason of the end. */
-  function session(): Promise<string> {
-    return new Promise((resolve) => {
-      const frame = createFramer(65_536);
-      const connection = dial(address, () => {
-        connection.write(`${name}\n`);
-        setTimeout(() => asked || join(), 1000); // the article's server has no welcome
-      });
-      let problem = "";
-      let heard = false;
-      let asked = false; // for a password: then only a welcome lets us in
-      const join = (): void => {
-        if (connection.destroyed || socket === connection) return;
-        socket = connection;
-        everJoined = true;
-        pause = 250;
-        for (const line of unsent.splice(0)) connection.write(`${line}\n`);
-      };
-      connection.on("data", (chunk: Buffer) => {
-        const lines = frame(chunk).map((line) => line ?? "* (a line of more than 64 KiB)");
-        problem ||= heard ? "" : doubt(lines[0]);
-        if (problem) return void connection.destroy();
-        heard ||= lines.length > 0;
-        lines.forEach(listen);
-        if (lines.some(isWelcome)) join();
-        if (lines.length > 0) print(lines.map(render));
-        if (!lines.some(isQuestion)) return;
-        if (!asked && password !== undefined) connection.write(`${password}\n`);
-        else asking = connection;
-        asked = true;
-      });
-      connection.on("end", () => connection.destroy());
-      connection.on("error", (error) => (problem = error.message));
-      connection.on("close", () => {
-        socket = asking = undefined;
-        resolve(problem);
-      });
-    });
+  /** One connection, to its end. Throws why it did not end in peace. */
+  async function session(): Promise<never> {
+    const connection = await dial(address, name);
+    const joined = (): void => {
+      socket = connection;
+      everJoined = true;
+      pause = 250;
+      for (const line of unsent.splice(0)) connection.write(`${line}\n`);
+    };
+    for await (const lines of hear(connection, joined, () => (asking = connection))) {
+      lines.forEach(listen);
+      print(lines.map(render));
+    }
+    throw new Error("the connection was closed");
   }
 
   rl.on("line", enter).on("SIGINT", leave).on("close", leave);
@@ -244,74 +233,47 @@ async function chat(address: Address, name: string, colour: boolean, reconnect: 
   process.on("exit", () => rl.close());
   print([paint(dim, `* connecting to ${where} as ${name}`)]);
   for (; ; pause = Math.min(2 * pause, 5000)) {
-    const problem = await session();
+    const { message } = await session().catch((error: Error) => error);
+    socket = asking = undefined;
     if (leaving) process.exit();
-    if (!everJoined || !reconnect) {
-      leaving = true;
-      print([]); // clears the line being typed
-      rl.close();
-      fail(1, `${where}: ${problem || "the server closed the connection"}`);
+    if (everJoined && reconnect) {
+      print([paint(dim, `* not connected (${message}), trying again`)]);
+      await Bun.sleep(pause);
+      continue;
     }
-    print([
-      paint(dim, `* not connected (${problem || "the connection was closed"}), trying again`),
-    ]);
-    await Bun.sleep(pause);
+    leaving = true;
+    print([]); // clears the line being typed
+    rl.close();
+    fail(1, `${where}: ${message}`);
   }
 }
 
 // --- In a pipe -----------------------------------------------------------------------------------
 
 /** Sends what comes on stdin, prints what comes from the server; ends the process. */
-function pipe(address: Address, name: string, listen: boolean): void {
+async function pipe(address: Address, name: string, listen: boolean): Promise<void> {
   const { stdin, stdout } = process;
-  const frame = createFramer(65_536);
-  const password = process.env["PIPECHAT_PASSWORD"];
-  let asked = false;
-  let talking = false;
-  let done = false; // stdin has ended
-  let heard = false;
-  const where = `${address.host}:${address.port}`;
-  const socket = dial(address, () => {
-    socket.write(`${name}\n`);
-    // The article's server has no welcome, nor does it close when we have.
-    setTimeout(() => asked || talk(() => socket.setTimeout(2000, () => process.exit())), 1000);
-  });
-
-  function talk(ended?: () => void): void {
-    if (talking) return;
-    talking = true;
+  stdout.on("error", () => process.exit()); // nobody reads us any more
+  let [welcomed, done] = [false, false]; // done: stdin has ended
+  const socket = await dial(address, name);
+  const talk = (): void => {
     stdin.on("end", () => {
       done = true;
-      if (!listen) ended?.();
+      // The article's server has no welcome, nor does it close when we have.
+      if (!listen && !welcomed) socket.setTimeout(2000, () => process.exit());
     });
     stdin.pipe(socket, { end: !listen });
+  };
+  const ask = (): never => {
+    if (password === undefined) fail(1, "the server wants a password: set PIPECHAT_PASSWORD");
+    fail(1, "the password in PIPECHAT_PASSWORD is wrong");
+  };
+  for await (const lines of hear(socket, talk, ask)) {
+    welcomed ||= lines.some((line) => line.startsWith("* welcome "));
+    if (!stdout.write(lines.map((line) => `${line}\n`).join(""))) await once(stdout, "drain");
   }
-
-  function hear(chunk: Buffer | null): void {
-    const lines = frame(chunk);
-    const problem = heard ? "" : doubt(lines[0]);
-    if (problem) fail(1, `${where}: ${problem}`);
-    heard ||= lines.length > 0;
-    if (lines.some(isWelcome)) talk();
-    if (lines.some(isQuestion)) {
-      if (password === undefined) fail(1, "the server wants a password: set PIPECHAT_PASSWORD");
-      if (asked) fail(1, "the password in PIPECHAT_PASSWORD is wrong");
-      asked = true;
-      return void socket.write(`${password}\n`);
-    }
-    if (stdout.write(lines.map((line) => `${line ?? ""}\n`).join(""))) return;
-    socket.pause(); // until whoever reads us has taken it
-    stdout.once("drain", () => socket.resume());
-  }
-
-  socket.on("data", hear);
-  socket.on("end", () => {
-    hear(null);
-    if (!done) fail(1, "the server closed the connection");
-    stdout.end(() => process.exit());
-  });
-  socket.on("error", (error) => fail(1, `${where}: ${error.message}`));
-  stdout.on("error", () => process.exit()); // nobody reads us any more
+  if (!done) throw new Error("the connection was closed");
+  stdout.end(() => process.exit());
 }
 
 /** The login name, which Bun knows from the environment only. */
@@ -333,9 +295,11 @@ function main(): void {
     const address: Address = parseAddress(where);
     if (values.tls) address.tls = values.ca ? { ca: readFileSync(values.ca, "utf8") } : {};
     else if (values.ca) throw new Error("--ca goes with --tls");
-    if (!process.stdin.isTTY || !process.stdout.isTTY) return pipe(address, name, values.listen);
     const colour = !values["no-color"] && !process.env["NO_COLOR"];
-    void chat(address, name, colour, !values["no-reconnect"]);
+    if (process.stdin.isTTY && process.stdout.isTTY)
+      return void chat(address, name, colour, !values["no-reconnect"]);
+    const failed = (error: Error) => fail(1, `${address.host}:${address.port}: ${error.message}`);
+    pipe(address, name, values.listen).catch(failed);
   } catch (error) {
     fail(2, `${(error as Error).message.split(/\.\s/)[0]} (see --help)`);
   }
