@@ -177,6 +177,7 @@ async function chat(address: Address, name: string, colour: boolean, reconnect: 
   function leave(): void {
     if (leaving) return;
     leaving = true;
+    print([]); // clears the line being typed
     rl.close(); // the terminal is as it was
     socket?.end();
     setTimeout(() => process.exit(), socket ? 1000 : 0);

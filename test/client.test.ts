@@ -159,7 +159,7 @@ for (const [what, keys] of Object.entries({
     using shell = new Session(["sh", "-c", script, bun, String(server.port)]);
     await shell.shows("welcome ann");
     shell.type(keys);
-    await shell.shows(/exit 0\nsame/);
+    await shell.shows(/^exit 0\nsame/m); // and no prompt is left over
     await bob.line("* ann left");
   });
 }
