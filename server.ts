@@ -34,6 +34,9 @@ const workerEnvironment = {
   BUN_JSC_useJIT: "0",
 };
 
+const startTimeout = 30_000; // for a worker to come up; it takes some 20 ms, ms
+const refillDelay = 100; // a spare's start must not take the processor from who joins just now, ms
+
 /** A worker process, and what the server knows of its client. Throws if none can be started. */
 class Worker {
   readonly process = Bun.spawn({
@@ -93,11 +96,11 @@ async function accept(socket: Socket): Promise<void> {
   const worker = spare ?? start();
   if (!worker) return refuse("no process can be started for you, try again later");
   worker.host = host;
-  setTimeout(refillSpares, 100).unref(); // its start must not take the processor from who joins now
+  setTimeout(refillSpares, refillDelay).unref();
   const late = `no name within ${options["join-timeout"]} s, goodbye`;
+  if (!(await worker.ready.promise)) return refuse("your process could not start, try again later");
   const left = Math.max(1000, deadline - performance.now()); // our delay is not the client's
   setTimeout(() => worker.name || dismiss(worker, late), left).unref();
-  if (!(await worker.ready.promise)) return refuse("your process could not start, try again later");
   if (order(worker, { type: "serve", ...terms }, socket)) return;
   expel(worker, "did not get its socket");
   return spare ? accept(socket) : refuse("your process has died, try again");
@@ -107,6 +110,7 @@ async function accept(socket: Socket): Promise<void> {
 function start(): Worker | undefined {
   try {
     const worker = new Worker();
+    setTimeout(() => worker.isUp || expel(worker, "did not start"), startTimeout).unref();
     workers.add(worker);
     void run(worker);
     return worker;
@@ -247,7 +251,7 @@ async function answer(worker: Worker, request: Request): Promise<void> {
   if (request.type === "ready") {
     worker.isUp = true;
     worker.ready.resolve(true);
-    return refillSpares();
+    return void setTimeout(refillSpares, refillDelay).unref();
   }
   if (request.type === "leave") {
     worker.silent.resolve();
@@ -500,7 +504,7 @@ async function hashPassword(): Promise<void> {
   const { value = "" } = await rl[Symbol.asyncIterator]().next();
   process.stderr.write("\n");
   rl.close();
-  const password = cleanText(value ?? "");
+  const password = cleanText(value);
   if (password === "") fail(1, "the password is empty");
   // The least that OWASP recommends: each connection may cost this much, in KiB and passes.
   const cost = { algorithm: "argon2id", memoryCost: 19_456, timeCost: 2 } as const;
