@@ -14,7 +14,7 @@ import { connect, isIP, type Socket } from "node:net";
 import { userInfo } from "node:os";
 import { createInterface } from "node:readline";
 import { Writable } from "node:stream";
-import { connect as connectTLS } from "node:tls";
+import { connect as connectTLS, createSecureContext } from "node:tls";
 import { parseArgs } from "node:util";
 import { createFramer } from "./worker.ts";
 
@@ -92,19 +92,21 @@ async function* hear(socket: Socket, joined: () => void, ask: () => void) {
   }
   setTimeout(() => asked || enter(), 1000); // the article's server has no welcome
   for await (const chunk of chunks()) {
-    const lines = frame(chunk).map((line) => line ?? "* (too long a line)");
-    if (lines[0] === undefined) continue;
-    isChat ||= /^\* |^[^\s:]+: /.test(lines[0]);
+    const framed = frame(chunk);
+    if (framed.length === 0) continue;
+    isChat ||= /^\* |^[^\s:]+: /.test(framed[0] ?? "");
+    const lines = framed.map((line) => line ?? "* (too long a line)");
     if (!isChat)
       throw new Error(
-        `not a chat server, or not without --tls: it says '${lines[0].slice(0, 60)}'`,
+        `not a chat server, or not without --tls: it says '${lines[0]!.slice(0, 60)}'`,
       );
     if (lines.some((line) => line.startsWith("* welcome "))) enter();
+    if (lines.some((line) => /^\* (wrong )?password(:$|, try again:$)/.test(line))) {
+      if (asked || password === undefined) ask();
+      else socket.write(`${password}\n`);
+      asked = true;
+    }
     yield lines;
-    if (!lines.some((line) => /^\* (wrong )?password(:$|, try again:$)/.test(line))) continue;
-    if (asked || password === undefined) ask();
-    else socket.write(`${password}\n`);
-    asked = true;
   }
 }
 
@@ -296,6 +298,7 @@ function main(): void {
     const address: Address = parseAddress(where);
     if (values.tls) address.tls = values.ca ? { ca: readFileSync(values.ca, "utf8") } : {};
     else if (values.ca) throw new Error("--ca goes with --tls");
+    createSecureContext(address.tls); // throws if the authority is none
     const colour = !values["no-color"] && !process.env["NO_COLOR"];
     if (process.stdin.isTTY && process.stdout.isTTY)
       return void chat(address, name, colour, !values["no-reconnect"]);

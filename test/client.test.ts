@@ -222,6 +222,14 @@ test("a server that is no chat server is named as such", async () => {
   expect(await ann.process.exited).toBe(1);
 });
 
+test("nothing is said to a server whose first line is endless", async () => {
+  using server = await impostor(`${"x".repeat(70_000)}\n* welcome ann\n`);
+  const { code, stdout } = await run([bun, "client.ts", `:${server.port}`, "ann"], {
+    stdin: "hi\n",
+  });
+  expect([code, stdout]).toEqual([1, ""]);
+});
+
 test("in a pipe it is plain, and may stay to listen", async () => {
   await using server = await startServer();
   using bob = await Client.connect(server, "bob");
@@ -297,6 +305,7 @@ test("each mistake is one line", async () => {
     [["a", "b", "c"], 2, /^client\.ts: 'c' is one word too many \(see --help\)\n$/],
     [["host:port"], 2, /^client\.ts: 'host:port' is no address \(see --help\)\n$/],
     [["host:99999"], 2, /^client\.ts: 99999 is no port \(see --help\)\n$/],
+    [["--tls", "--ca", "package.json"], 2, /^client\.ts: Invalid CA \(see --help\)\n$/],
     [["nowhere.invalid"], 1, /^client\.ts: nowhere\.invalid:2000: .+\n$/],
   ];
   for (const [args, code, stderr] of cases) {
