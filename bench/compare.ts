@@ -3,9 +3,10 @@
  * pipechat beside its peers, under the same load: `bun bench/compare.ts --help`.
  *
  * Each server is started anew for each number of receivers in each round, and the rounds are
- * interleaved (A B C A B C …): a machine that is busy for a while is so for all of them. What is
- * printed is the median over the rounds, with the largest deviation from it, and the ratio to the C
- * floor of the same round. A line is 80 bytes; everything is on 127.0.0.1.
+ * interleaved (A B C A B C …). Beside each server runs a C floor, and the two get the load in turn,
+ * second by second: a machine that is slow for a while is so for both. What is printed is the median
+ * over the rounds, with the largest deviation from it, and the median ratio to the floor beside it. A
+ * line is 80 bytes; everything is on 127.0.0.1.
  *
  * @module
  */
@@ -16,8 +17,10 @@ import { parseArgs } from "node:util";
 import type { Plan, Report } from "./measure.ts";
 import { contenders, plain, spawnGroup, startServer, versions } from "./servers.ts";
 
+const peers = Object.keys(contenders).filter((server) => server !== "linked");
+
 const usage = `usage: bun bench/compare.ts [options]
-  --servers A,B    which of them to measure (${Object.keys(contenders).join(",")})
+  --servers A,B    which to measure: ${Object.keys(contenders).join(",")} (all but linked)
   --n N,N          numbers of receivers (10,50,100)
   --rounds K       how often each is measured (3)
   --markdown FILE  write a report, too
@@ -33,7 +36,7 @@ function parseOptions(args: string[]) {
     const { values } = parseArgs({
       args,
       options: {
-        servers: text(Object.keys(contenders).join(",")),
+        servers: text(peers.join(",")),
         n: text("10,50,100"),
         rounds: text("3"),
         markdown: { type: "string" },
@@ -67,65 +70,69 @@ if (options.help) {
 
 const floor = "floor";
 const limit = "(load alone)"; // the load generator against a plain relay: no server can seem faster
-const results = new Map<string, Report>(); // by server, number of receivers and round
+const results = new Map<string, { own: Report; least: Report | undefined }[]>(); // a round each
 const notes: string[] = []; // who is missing, and why
 
-const rounds = Array.from({ length: options.rounds }, (_, round) => round + 1);
-const resultOf = (server: string, n: number, round: number) =>
-  results.get(`${server} ${n} ${round}`);
-const resultsOf = (server: string, n: number) =>
-  rounds.map((round) => resultOf(server, n, round)).filter((report) => report !== undefined);
+/** What was measured for a server, and for the floor beside it; for the floor, beside all of them. */
+function resultsOf(server: string, n: number): { own: Report; least: Report | undefined }[] {
+  const pairs = (name: string) => results.get(`${name} ${n}`) ?? [];
+  if (server !== floor) return pairs(server);
+  const all = [limit, ...options.servers].flatMap(pairs);
+  return all.flatMap(({ least }) => (least ? { own: least, least } : []));
+}
 
-/** What starts each server that there is; names those that there are not. */
-function commands(): [string, string[]][] {
-  const found: [string, string[]][] = [[limit, plain]];
+/** What starts each server that there is, but the floor; names those that there are not. */
+function commands(): { least: string[] | undefined; others: [string, string[]][] } {
+  const found = new Map([[limit, plain]]);
   for (const server of options.servers) {
     const command = contenders[server]!.command(options.receivers.at(-1)!);
     if (typeof command === "string") notes.push(`**${server} is skipped**: ${command}.`);
-    else found.push([server, command]);
+    else found.set(server, command);
   }
-  return found;
+  return { least: found.get(floor), others: [...found].filter(([server]) => server !== floor) };
 }
 
-/** Runs the load, in its own process, against a server that is started for it. */
-async function measure(server: string, command: string[], n: number): Promise<Report> {
-  const { ports, pid, stop } = await startServer(command);
+/** Runs the load, in its own process, against a server that is started for it, and the floor. */
+async function measure(command: string[], least: string[] | undefined, n: number) {
+  const started = [await startServer(command)];
+  if (least) started.push(await startServer(least));
+  const servers: Plan["servers"] = started.map(({ ports, pid }) => ({ ports, pid, form: "text" }));
+  if (command === plain) servers[0]!.form = "name: text";
   const idle = n === options.receivers.at(-1) ? 1 : 0;
-  const plan: Plan =
-    server === limit
-      ? { ports, pid, form: "name: text", n, seconds: 5, joins: 0, idle: 0 }
-      : { ports, pid, form: "text", n, seconds: 5, joins: 7, idle };
+  const plan: Plan = { servers, n, seconds: 4, joins: command === plain ? 0 : 5, idle };
   const script = join(import.meta.dir, "measure.ts");
   const load = spawnGroup([process.execPath, script, JSON.stringify(plan)]);
-  const stuck = setTimeout(load.killAll, 90_000 + 500 * n);
+  const stuck = setTimeout(load.killAll, 120_000 + 500 * n);
   try {
     const report = await load.stdout.text();
     if ((await load.exited) !== 0) throw new Error("its load did not come through");
-    return JSON.parse(report, (_, value) => value ?? NaN) as Report; // JSON has no NaN
+    const reports = JSON.parse(report, (_, value) => value ?? NaN) as Report[]; // JSON has no NaN
+    return { own: reports[0]!, least: reports[1] };
   } finally {
     clearTimeout(stuck);
     await load.killAll();
-    await stop();
+    for (const server of started) await server.stop();
   }
 }
 
 async function measureAll(): Promise<void> {
-  const servers = commands();
+  const { least, others } = commands();
   for (const note of notes) process.stderr.write(`${note}\n`);
   const weight = (n: number) => 80 + n; // about proportional to the time that N receivers take
   let left =
-    options.rounds * servers.length * options.receivers.reduce((sum, n) => sum + weight(n), 0);
+    options.rounds * others.length * options.receivers.reduce((sum, n) => sum + weight(n), 0);
   let [done, begin] = [0, performance.now()];
-  for (const round of rounds) {
+  for (let round = 1; round <= options.rounds; round++) {
     for (const n of options.receivers) {
-      for (const [server, command] of servers) {
+      for (const [server, command] of others) {
         const seconds = done ? ((performance.now() - begin) / 1000 / done) * left : NaN;
         const time = done ? `, ${Math.ceil(seconds / 6) / 10} minutes left` : "";
         process.stderr.write(
           `round ${round} of ${options.rounds}, ${n} receivers: ${server}${time}\n`,
         );
         try {
-          results.set(`${server} ${n} ${round}`, await measure(server, command, n));
+          const key = `${server} ${n}`;
+          results.set(key, [...(results.get(key) ?? []), await measure(command, least, n)]);
         } catch (error) {
           notes.push(
             `**${server} failed** in round ${round}, N = ${n}: ${(error as Error).message}.`,
@@ -189,17 +196,15 @@ function digits(value: number): string {
 }
 
 function cells({ of, kind }: Column, server: string, n: number): string[] {
-  const values = resultsOf(server, n).map(of);
+  const pairs = resultsOf(server, n);
+  const values = pairs.map(({ own }) => of(own)).filter(Number.isFinite);
   if (kind === "count") return [String(values.reduce((sum, value) => sum + value, 0))];
   const middle = median(values);
   if (kind === "middle") return [digits(middle)];
   const off = Math.max(...values.map((value) => Math.abs(value / middle - 1))) * 100;
   const cell = off > 0 ? `${digits(middle)} ±${off.toFixed()}%` : digits(middle);
   if (kind !== "ratio") return [cell];
-  const ratios = rounds.map((round) => {
-    const [report, least] = [resultOf(server, n, round), resultOf(floor, n, round)];
-    return report && least ? of(report) / of(least) : NaN;
-  });
+  const ratios = pairs.map(({ own, least }) => (least ? of(own) / of(least) : NaN));
   return [cell, digits(median(ratios.filter(Number.isFinite)))];
 }
 
@@ -298,7 +303,7 @@ function charts(): string {
     receivers.every((n) => resultsOf(server, n).length),
   );
   const middle = (server: string, n: number, { of }: Column) =>
-    median(resultsOf(server, n).map(of));
+    median(resultsOf(server, n).map(({ own }) => of(own)));
   const lastP50 = latency.find(({ head }) => head === "last p50")!;
   const n = receivers[Math.floor(receivers.length / 2)]!;
   return [
@@ -328,7 +333,8 @@ ${[
 
 Made by \`bun bench/compare.ts --servers ${options.servers.join(",")} --n ${options.receivers.join(",")} --rounds ${options.rounds}\`:
 medians over ${options.rounds} interleaved rounds, ± the largest deviation of a round, and behind what
-matters most, the ratio to the C floor in the same round. Clients, servers and workers share the cores.
+matters most, the ratio to a C floor that ran beside it and got the load in turn, second by second.
+Clients, servers and workers share the cores.
 
 ${given.join("\n")}
 - **${limit}**: the load generator against a relay that looks at nothing. No server can seem better

@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { createHistogram } from "node:perf_hooks";
+import { createHistogram, type RecordableHistogram } from "node:perf_hooks";
 
 // --- Lines ---------------------------------------------------------------------------------------
 
@@ -180,8 +180,7 @@ export interface Times {
   max: number;
 }
 
-const times = (): ReturnType<typeof createHistogram> => createHistogram({ figures: 4 });
-const summarize = (all: ReturnType<typeof times>): Times => ({
+const summarize = (all: RecordableHistogram): Times => ({
   p50: all.count ? all.percentile(50) : NaN,
   p99: all.count ? all.percentile(99) : NaN,
   max: all.count ? all.max : NaN,
@@ -193,39 +192,55 @@ const linesASecond = 50;
 /**
  * An open loop: lines are due at a fixed rate, whether or not the last one has arrived, and a line's
  * time counts from when it was due. So a pause, of the server or of ours, costs every line in it.
+ *
+ * @returns `run` for as many seconds as often as is wanted, and a `report` on all of them
  */
-export async function openLoop(room: Room, seconds: number) {
-  const [first, each, last, late] = [times(), times(), times(), times()];
-  const [count, others] = [Math.round(seconds * linesASecond), room.clients.length - 1];
-  const all = Promise.withResolvers<void>();
-  const arrived = new Uint32Array(count);
-  let missing = count * others;
-  const begin = Bun.nanoseconds() + 20e6;
-  const due = (line: number) => begin + (line * 1e9) / linesASecond;
-  const run = listen(room, (_receiver, _sender, line) => {
-    if (line >>> 0 >= count) return; // garbled, so what it was is lost
-    const took = Math.max(1, Math.round(Bun.nanoseconds() - due(line)));
-    const nth = (arrived[line] = arrived[line]! + 1);
-    each.record(took);
-    if (nth === 1) first.record(took);
-    if (nth === others) last.record(took);
-    if (--missing === 0) all.resolve();
-  });
-  for (let line = 0; line < count; line++) {
-    // A timer may be late by some 0.5 ms; the rest of the wait goes round in the event loop.
-    await Bun.sleep((due(line) - Bun.nanoseconds()) / 1e6 - 1);
-    while (Bun.nanoseconds() < due(line)) await new Promise(setImmediate);
-    late.record(Math.max(1, Math.round(Bun.nanoseconds() - due(line))));
-    speak(room.clients[line % Math.min(talkers, others)]!, run, line);
-  }
-  await settle(() => missing, all.promise);
-  const distributions = { first, each, last, late };
-  const report = Object.entries(distributions).map(([name, of]) => [name, summarize(of)]);
-  return {
-    ...(Object.fromEntries(report) as Record<keyof typeof distributions, Times>),
-    delivered: count * others - missing,
-    lost: missing,
+export function openLoop(room: Room) {
+  const figures = { figures: 4 };
+  const distributions = {
+    first: createHistogram(figures),
+    each: createHistogram(figures),
+    last: createHistogram(figures),
+    late: createHistogram(figures), // how late the load itself was
   };
+  const { first, each, last, late } = distributions;
+  let [delivered, lost] = [0, 0];
+
+  async function run(seconds: number): Promise<void> {
+    const [count, others] = [Math.round(seconds * linesASecond), room.clients.length - 1];
+    const all = Promise.withResolvers<void>();
+    const arrived = new Uint32Array(count);
+    let missing = count * others;
+    const begin = Bun.nanoseconds() + 20e6;
+    const due = (line: number) => begin + (line * 1e9) / linesASecond;
+    const run = listen(room, (_receiver, _sender, line) => {
+      if (line >>> 0 >= count) return; // garbled, so what it was is lost
+      const took = Math.max(1, Math.round(Bun.nanoseconds() - due(line)));
+      const nth = (arrived[line] = arrived[line]! + 1);
+      each.record(took);
+      if (nth === 1) first.record(took);
+      if (nth === others) last.record(took);
+      if (--missing === 0) all.resolve();
+    });
+    for (let line = 0; line < count; line++) {
+      // A timer may be late by some 0.5 ms; the rest of the wait goes round in the event loop.
+      await Bun.sleep((due(line) - Bun.nanoseconds()) / 1e6 - 1);
+      while (Bun.nanoseconds() < due(line)) await new Promise(setImmediate);
+      late.record(Math.max(1, Math.round(Bun.nanoseconds() - due(line))));
+      speak(room.clients[line % Math.min(talkers, others)]!, run, line);
+    }
+    await settle(() => missing, all.promise);
+    delivered += count * others - missing;
+    lost += missing;
+  }
+
+  function report() {
+    const summaries = Object.entries(distributions).map(([name, of]) => [name, summarize(of)]);
+    const times = Object.fromEntries(summaries) as Record<keyof typeof distributions, Times>;
+    return { ...times, delivered, lost };
+  }
+
+  return { run, report };
 }
 
 /** Some clients send `count` lines each as fast as they can; counts what comes of it. */

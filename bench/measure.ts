@@ -1,11 +1,12 @@
 #!/usr/bin/env bun
 /**
- * Measures one server that runs, from the first client to the last line; `compare.ts` starts it, once
- * for each server, number of receivers and round.
+ * Measures a server that runs, or two in turn, from the first client to the last line; `compare.ts`
+ * starts it, once for each server, number of receivers and round.
  *
- *     bun bench/measure.ts '{"ports":[2000],"pid":4242,"form":"text","n":50,"seconds":2,"joins":5,"idle":1}'
+ *     bun bench/measure.ts '{"servers":[{"ports":[2000],"pid":4242,"form":"text"}],
+ *       "n":50,"seconds":2,"joins":5,"idle":1}'
  *
- * prints a {@link Report} as JSON. All times are in nanoseconds.
+ * prints a {@link Report} for each as JSON. All times are in nanoseconds.
  *
  * @module
  */
@@ -53,55 +54,78 @@ function memory(pid: number): number {
   return 1024 * kilobytes.reduce((sum, size) => sum + size, 0);
 }
 
-// --- One server, from the first client to the last line ------------------------------------------
+// --- One server, or two in turn ------------------------------------------------------------------
 
-/** What to do: the server's ports and process, receivers, seconds of the open loop and of idleness. */
+/** What to measure: servers that run, and what their clients send. */
 export interface Plan {
-  ports: number[];
-  pid: number;
-  form: Form;
+  servers: { ports: number[]; pid: number; form: Form }[];
+  /** Receivers. */
   n: number;
+  /** Of the open loop. */
   seconds: number;
   joins: number;
+  /** Seconds without a line. */
   idle: number;
 }
 
-/** What came of it. */
-export type Report = Awaited<ReturnType<typeof measure>>;
+/** What came of it, for one server. */
+export type Report = Awaited<ReturnType<typeof measure>>[number];
 
-async function measure({ ports, pid, form, n, seconds, joins, idle }: Plan) {
-  const room = openRoom(ports, form);
-  await Bun.sleep(300); // a spare worker may be starting
-  const empty = memory(pid);
-  const fillTook = await fill(room, n + 1);
-  await openLoop(room, 0.5); // warms up
-  await Bun.sleep(300);
-  const pss = (memory(pid) - empty) / (n + 1);
-  const before = cpuTime(pid);
-  await Bun.sleep(idle * 1000);
-  const between = cpuTime(pid);
-  const latency = await openLoop(room, seconds);
-  const after = cpuTime(pid);
-  const idleTime = between.server + between.workers - before.server - before.workers;
-  const joined: number[] = [];
-  while (joined.length < joins) joined.push(await join(room));
-  return {
-    fill: fillTook / (n - 1), // a client, when they all come at once
-    joins: joined,
-    pss, // bytes a connection
-    idle: idle ? idleTime / (idle * 1e9) : NaN, // of one core
-    latency,
-    cpu: {
-      server: (after.server - between.server) / latency.delivered, // ns a delivered line
-      workers: (after.workers - between.workers) / latency.delivered,
-    },
-    one: await flatOut(room, 1),
-    ten: await flatOut(room, Math.min(10, n)),
-  };
+type Flood = Awaited<ReturnType<typeof flatOut>>;
+
+/** Everything is done to one server and then to the other: what slows the machine slows both. */
+async function measure({ servers, n, seconds, joins, idle }: Plan) {
+  const sides = [];
+  for (const { ports, pid, form } of servers) {
+    const room = openRoom(ports, form);
+    await Bun.sleep(300); // a spare worker may be starting
+    const empty = memory(pid);
+    const fillTook = await fill(room, n + 1);
+    await openLoop(room).run(0.5); // warms up
+    await Bun.sleep(300);
+    const pss = (memory(pid) - empty) / (n + 1); // bytes a connection
+    const before = cpuTime(pid);
+    await Bun.sleep(idle * 1000);
+    const after = cpuTime(pid);
+    const busy = after.server + after.workers - before.server - before.workers;
+    sides.push({
+      room,
+      pid,
+      loop: openLoop(room),
+      cpu: { server: 0, workers: 0 }, // ns, for all lines of the loop
+      report: {
+        fill: fillTook / (n - 1), // a client, when they all come at once
+        joins: [] as number[],
+        pss,
+        idle: idle ? busy / (idle * 1e9) : NaN, // of one core
+      },
+    });
+  }
+  for (let second = 0; second < seconds; second++) {
+    for (const { loop, pid, cpu } of sides) {
+      const before = cpuTime(pid);
+      await loop.run(1);
+      const after = cpuTime(pid);
+      cpu.server += after.server - before.server;
+      cpu.workers += after.workers - before.workers;
+    }
+  }
+  for (let nth = 0; nth < joins; nth++)
+    for (const { room, report } of sides) report.joins.push(await join(room));
+  const one: Flood[] = [];
+  const ten: Flood[] = [];
+  for (const { room } of sides) one.push(await flatOut(room, 1));
+  for (const { room } of sides) ten.push(await flatOut(room, Math.min(10, n)));
+  return sides.map(({ loop, cpu, report }, side) => {
+    const latency = loop.report();
+    const { delivered } = latency;
+    const perLine = { server: cpu.server / delivered, workers: cpu.workers / delivered };
+    return { ...report, latency, cpu: perLine, one: one[side]!, ten: ten[side]! };
+  });
 }
 
 if (import.meta.main) {
-  const report = await measure(JSON.parse(process.argv[2]!) as Plan);
-  process.stdout.write(JSON.stringify(report));
+  const reports = await measure(JSON.parse(process.argv[2]!) as Plan);
+  process.stdout.write(JSON.stringify(reports));
   process.exit();
 }
