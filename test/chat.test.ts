@@ -32,7 +32,9 @@ test("three people chat, one leaves, and the log tells it with the workers' pids
   await Promise.all([ann.line("* bob left"), eve.line("* bob left")]);
   await bob.ended();
   const pid = await server.worker("bob");
-  expect(server.log.all.filter((line) => line.includes("bob"))).toEqual([
+  const logged = () => server.log.all.filter((line) => line.includes("bob"));
+  await until(() => logged().length >= 3, "the log's lines", logged);
+  expect(logged()).toEqual([
     `worker ${pid}: bob joined (2 online)`,
     "bob: to both",
     `worker ${pid}: bob left`,
