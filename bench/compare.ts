@@ -26,7 +26,7 @@ const usage = `usage: bun bench/compare.ts [options]
   --markdown FILE  write a report, too
   --help           print this
 
-With the defaults it takes about 15 minutes on two cores; a round is a third of that.
+With the defaults it takes about 20 minutes on two cores; a round is a third of that.
 Keep the machine idle meanwhile: progress goes to stderr, tables to stdout.
 `;
 
