@@ -376,7 +376,7 @@ test("300 connections at once on 64 places: 64 are served, the others told, the 
   for (const client of clients) client[Symbol.dispose]();
   await until(() => server.workers().length === 1, "the end of all but the spare");
   await until(() => descriptors(server.pid) <= before, "their descriptors' end");
-  const next = await Promise.all(Array.from({ length: 64 }, () => Client.connect(server, "x")));
+  const next = await Promise.all(Array.from({ length: 64 }, () => Client.whenFree(server, "x")));
   for (const client of next) client[Symbol.dispose]();
 });
 
@@ -390,8 +390,7 @@ test("connections that are reset while they are refused do no harm", async () =>
   }
   await ann.end();
   await ann.ended();
-  await until(() => server.workers().length === 1, "the place to be free");
-  using _bob = await Client.connect(server, "bob");
+  using _bob = await Client.whenFree(server, "bob");
 });
 
 /** A copy of the server whose `worker.ts` a test can replace while it runs. */

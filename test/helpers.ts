@@ -273,6 +273,18 @@ export class Client implements Disposable {
     return client;
   }
 
+  /** Joins as soon as there is a place: one is free when its last one's process has been reaped. */
+  static async whenFree(server: { port: number }, name: string): Promise<Client> {
+    for (const start = performance.now(); ;) {
+      const client = await Client.connect(server);
+      client.send(`${name}\n`);
+      const answer = await client.line(/^\* /);
+      if (answer.startsWith("* welcome ") || answer.includes(" is taken, ")) return client;
+      client[Symbol.dispose]();
+      if (performance.now() - start > patience) throw new Error(`no place for ${name}: ${answer}`);
+    }
+  }
+
   line(wanted: string | RegExp): Promise<string> {
     return this.lines.line(wanted);
   }

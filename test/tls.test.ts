@@ -362,8 +362,7 @@ test("--max-per-address counts, and gives places back", async () => {
   await eve.line("* too many connections from your address");
   await eve.ended();
   ann[Symbol.dispose]();
-  await until(() => server.workers().length === 2, "a free place");
-  using _again = await Client.connect(server, "ann");
+  using _again = await Client.whenFree(server, "ann");
 });
 
 test("what does not fit together is refused in one line", async () => {
