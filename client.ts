@@ -11,7 +11,6 @@
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { connect, isIP, type Socket } from "node:net";
-import { userInfo } from "node:os";
 import { createInterface } from "node:readline";
 import { Writable } from "node:stream";
 import { connect as connectTLS, createSecureContext } from "node:tls";
@@ -38,11 +37,7 @@ function fail(code: number, reason: string): never {
 }
 
 /** Where a server is, and whether its certificate is to be checked (against `ca`, PEM). */
-export interface Address {
-  host: string;
-  port: number;
-  tls?: { ca?: string };
-}
+export type Address = { host: string; port: number; tls?: { ca?: string } };
 
 /** Understands HOST, HOST:PORT, :PORT, [IPv6]:PORT and a bare IPv6 address; throws on all else. */
 export function parseAddress(text: string): Address {
@@ -58,32 +53,30 @@ export function parseAddress(text: string): Address {
 // --- A connection --------------------------------------------------------------------------------
 
 let password = process.env["PIPECHAT_PASSWORD"];
+const wasClosed = "the connection was closed";
 
-/** Connects and says the name. Rejects with what is in the way. */
-function dial({ tls, ...address }: Address, name: string): Promise<Socket> {
+/**
+ * Connects, says the name, and gives what the server says to the end: clean lines, as they come.
+ * Throws what is in the way, or why it did not end in peace. Calls `joined` when lines may be sent,
+ * and `ask` when a password is wanted that we do not know, or the one that we know is wrong.
+ */
+async function* hear(
+  { tls, ...address }: Address,
+  name: string,
+  joined: (socket: Socket) => void,
+  ask: (socket: Socket) => void,
+) {
   const servername = isIP(address.host) ? "" : address.host; // an address is no name to ask for
   const options = { ...address, ...tls, servername, allowHalfOpen: true };
   const socket: Socket = tls ? connectTLS(options) : connect(options);
-  return new Promise((resolve, reject) => {
-    socket.on("error", reject);
-    socket.on("close", () => reject(new Error("the connection was closed")));
-    socket.once(tls ? "secureConnect" : "connect", () => {
-      socket.write(`${name}\n`);
-      resolve(socket);
-    });
-  });
-}
+  const closed = once(socket, "close").then(() => Promise.reject(new Error(wasClosed)));
+  await Promise.race([once(socket, tls ? "secureConnect" : "connect"), closed]);
+  socket.write(`${name}\n`);
 
-/**
- * Gives what the server says, clean lines, as they come and to the end; throws why it did not end in
- * peace. Calls `joined` when lines may be sent, and `ask` when a password is wanted that we do not
- * know, or the one that we know is wrong.
- */
-async function* hear(socket: Socket, joined: () => void, ask: () => void) {
   const frame = createFramer(65_536);
   let [isChat, isIn, asked] = [false, false, false];
   const enter = (): void => {
-    if (!isIn && !socket.destroyed) joined();
+    if (!isIn && !socket.destroyed) joined(socket);
     isIn = true;
   };
   async function* chunks(): AsyncGenerator<Buffer | null> {
@@ -102,7 +95,7 @@ async function* hear(socket: Socket, joined: () => void, ask: () => void) {
       );
     if (lines.some((line) => line.startsWith("* welcome "))) enter();
     if (lines.some((line) => /^\* (wrong )?password(:$|, try again:$)/.test(line))) {
-      if (asked || password === undefined) ask();
+      if (asked || password === undefined) ask(socket);
       else socket.write(`${password}\n`);
       asked = true;
     }
@@ -167,10 +160,6 @@ async function chat(address: Address, name: string, colour: boolean, reconnect: 
     const text = lines.map((line) => `${clock}${line}\n`).join("");
     const up = rows > 0 ? `\x1b[${rows}A` : "";
     output.write(`${up}\r\x1b[J${colour ? text : text.replace(/\x1b\[[\d;]*m/g, "")}`);
-    redraw();
-  }
-
-  function redraw(): void {
     // Not documented, but so in Node and in Bun: the rows that readline goes up before it redraws.
     Object.assign(rl, { prevRows: 0 });
     if (!leaving) rl.prompt(true);
@@ -196,7 +185,7 @@ async function chat(address: Address, name: string, colour: boolean, reconnect: 
     const { rows } = rl.getCursorPos();
     Object.assign(rl, { line: "", cursor: 0 });
     output.write(`\x1b[${rows + 1}A\r\x1b[J`);
-    if (line === "") return redraw();
+    if (line === "") return print([]);
     const isCommand = line.startsWith("/") && !line.startsWith("//");
     const text = line.startsWith("//") ? line.slice(1) : line;
     print([isCommand ? paint(dim, line) : `${paint(bold, "you:")} ${text}`]);
@@ -217,18 +206,17 @@ async function chat(address: Address, name: string, colour: boolean, reconnect: 
 
   /** One connection, to its end. Throws why it did not end in peace. */
   async function session(): Promise<never> {
-    const connection = await dial(address, name);
-    const joined = (): void => {
+    const joined = (connection: Socket): void => {
       socket = connection;
       everJoined = true;
       pause = 250;
-      for (const line of unsent.splice(0)) connection.write(`${line}\n`);
+      for (const line of unsent.splice(0)) socket.write(`${line}\n`);
     };
-    for await (const lines of hear(connection, joined, () => (asking = connection))) {
+    for await (const lines of hear(address, name, joined, (connection) => (asking = connection))) {
       lines.forEach(listen);
       print(lines.map(render));
     }
-    throw new Error("the connection was closed");
+    throw new Error(wasClosed);
   }
 
   rl.on("line", enter).on("SIGINT", leave).on("close", leave);
@@ -239,15 +227,12 @@ async function chat(address: Address, name: string, colour: boolean, reconnect: 
     const { message } = await session().catch((error: Error) => error);
     socket = asking = undefined;
     if (leaving) process.exit();
-    if (everJoined && reconnect) {
-      print([paint(dim, `* not connected (${message}), trying again`)]);
-      await Bun.sleep(pause);
-      continue;
+    if (!everJoined || !reconnect) {
+      leave();
+      fail(1, `${where}: ${message}`);
     }
-    leaving = true;
-    print([]); // clears the line being typed
-    rl.close();
-    fail(1, `${where}: ${message}`);
+    print([paint(dim, `* not connected (${message}), trying again`)]);
+    await Bun.sleep(pause);
   }
 }
 
@@ -258,8 +243,7 @@ async function pipe(address: Address, name: string, listen: boolean): Promise<vo
   const { stdin, stdout } = process;
   stdout.on("error", () => process.exit()); // nobody reads us any more
   let [welcomed, done] = [false, false]; // done: stdin has ended
-  const socket = await dial(address, name);
-  const talk = (): void => {
+  const talk = (socket: Socket): void => {
     stdin.on("end", () => {
       done = true;
       // The article's server has no welcome, nor does it close when we have.
@@ -271,19 +255,12 @@ async function pipe(address: Address, name: string, listen: boolean): Promise<vo
     if (password === undefined) fail(1, "the server wants a password: set PIPECHAT_PASSWORD");
     fail(1, "the password in PIPECHAT_PASSWORD is wrong");
   };
-  for await (const lines of hear(socket, talk, ask)) {
+  for await (const lines of hear(address, name, talk, ask)) {
     welcomed ||= lines.some((line) => line.startsWith("* welcome "));
     if (!stdout.write(lines.map((line) => `${line}\n`).join(""))) await once(stdout, "drain");
   }
-  if (!done) throw new Error("the connection was closed");
+  if (!done) throw new Error(wasClosed);
   stdout.end(() => process.exit());
-}
-
-/** The login name, which Bun knows from the environment only. */
-function loginName(): string {
-  const { username } = userInfo();
-  if (username !== "unknown") return username;
-  return Bun.spawnSync(["id", "-un"]).stdout.toString().trim() || "guest";
 }
 
 function main(): void {
@@ -293,7 +270,9 @@ function main(): void {
   try {
     const { values, positionals } = parseArgs({ options, allowPositionals: true });
     if (values.help) return void process.stdout.write(usage);
-    const [where = "", name = loginName(), extra] = positionals;
+    // Bun's userInfo() knows the login name from the environment only.
+    const login = () => Bun.spawnSync(["id", "-un"]).stdout.toString().trim();
+    const [where = "", name = login(), extra] = positionals;
     if (extra !== undefined) throw new Error(`'${extra}' is one word too many`);
     const address: Address = parseAddress(where);
     if (values.tls) address.tls = values.ca ? { ca: readFileSync(values.ca, "utf8") } : {};

@@ -9,13 +9,13 @@
  *
  * @module
  */
-import { createPrivateKey, X509Certificate } from "node:crypto";
 import { createWriteStream, readFileSync } from "node:fs";
 import { type AddressInfo, createServer, type Socket } from "node:net";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { Writable } from "node:stream";
+import { createSecureContext } from "node:tls";
 import { parseArgs } from "node:util";
 import { version } from "./package.json";
 import { cleanText, isRequest, maxName, type Order, type Request, type Terms } from "./worker.ts";
@@ -466,22 +466,16 @@ function readTerms(): Terms {
     throw new Error("--tls-cert and --tls-key go together");
   if (certFile !== "none") {
     const [cert, key] = [readFileSync(certFile, "utf8"), readFileSync(keyFile, "utf8")];
-    if (!isPair(cert, key))
+    try {
+      createSecureContext((terms.tls = { cert, key }));
+    } catch {
       throw new Error(`${certFile} and ${keyFile} are no certificate and its key in PEM`);
-    terms.tls = { cert, key };
+    }
   }
   if (passwordFile !== "none") terms.password = readFileSync(passwordFile, "utf8").trim();
   if (terms.password?.startsWith("$argon2id$") === false)
     throw new Error(`${passwordFile} does not hold what --hash-password prints`);
   return terms;
-}
-
-function isPair(cert: string, key: string): boolean {
-  try {
-    return new X509Certificate(cert).checkPrivateKey(createPrivateKey(key));
-  } catch {
-    return false; // one of them is no PEM
-  }
 }
 
 /** Reads the terms; at the start a mistake in them is the end, later they stay as they were. */
