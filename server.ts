@@ -155,7 +155,7 @@ async function run(worker: Worker): Promise<void> {
 async function pace(bytes: number): Promise<void> {
   const lost = (member: Worker) => member.lag > options["max-lag"] / 2;
   const isEarly = () => link?.behind() || [...members.values()].some(lost);
-  for (let ms = 0; ms < 50 && bytes >= 16_384 && isEarly(); ms++) await Bun.sleep(1);
+  for (let ms = 0; ms < 250 && bytes >= 16_384 && isEarly(); ms++) await Bun.sleep(1);
 }
 
 /** 4. Relays a block of whole lines, unparsed, to everyone but its sender. */

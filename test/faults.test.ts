@@ -193,6 +193,19 @@ test("a client that is slow but keeps up loses nothing", async () => {
   }
 });
 
+test("a flood waits for who got no processor for a while", async () => {
+  await using room = await openRoom();
+  const { ann, bob, server } = room;
+  using eve = await Client.connect(server, "eve");
+  const starved = await server.worker("bob");
+  process.kill(starved, "SIGSTOP");
+  ann.send(numbered(40_000)); // 8 MB, twice as much as bob may be behind
+  await eve.lines.until(() => eve.received > 2_500_000 || undefined, "more than half of that");
+  await Bun.sleep(500); // so long it gets no processor; unpaced, the flood would be through
+  process.kill(starved, "SIGCONT");
+  await allHave([bob, eve], "ann", 40_000);
+});
+
 test("--rate slows a flood down, drops nothing of it, and others talk meanwhile", async () => {
   await using server = await startServer(["--rate", "200"]);
   using ann = await Client.connect(server, "ann");
