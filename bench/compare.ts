@@ -4,8 +4,8 @@
  *
  * Each server is started anew for each number of receivers in each round, and the rounds are
  * interleaved (A B C A B C …). Beside each server runs a C floor, and the two get the load in turn,
- * second by second: a machine that is slow for a while is so for both. What is printed is the median
- * over the rounds, with the largest deviation from it, and the median ratio to the floor beside it. A
+ * second by second and burst by burst: a machine that is slow for a while is so for both. Printed are
+ * medians over the rounds, with the largest deviation, also of the ratios to the floor beside it. A
  * line is 80 bytes; everything is on 127.0.0.1.
  *
  * @module
@@ -26,7 +26,7 @@ const usage = `usage: bun bench/compare.ts [options]
   --markdown FILE  write a report, too
   --help           print this
 
-With the defaults it takes about 20 minutes on two cores; a round is a third of that.
+With the defaults it takes about 30 minutes on two cores; a round is a third of that.
 Keep the machine idle meanwhile: progress goes to stderr, tables to stdout.
 `;
 
@@ -99,7 +99,7 @@ async function measure(command: string[], least: string[] | undefined, n: number
   const servers: Plan["servers"] = started.map(({ ports, pid }) => ({ ports, pid, form: "text" }));
   if (command === plain) servers[0]!.form = "name: text";
   const idle = n === options.receivers.at(-1) ? 1 : 0;
-  const plan: Plan = { servers, n, seconds: 4, joins: command === plain ? 0 : 5, idle };
+  const plan: Plan = { servers, n, seconds: 6, joins: command === plain ? 0 : 5, bursts: 5, idle };
   const script = join(import.meta.dir, "measure.ts");
   const load = spawnGroup([process.execPath, script, JSON.stringify(plan)]);
   const stuck = setTimeout(load.killAll, 120_000 + 500 * n);
@@ -199,13 +199,17 @@ function cells({ of, kind }: Column, server: string, n: number): string[] {
   const pairs = resultsOf(server, n);
   const values = pairs.map(({ own }) => of(own)).filter(Number.isFinite);
   if (kind === "count") return [String(values.reduce((sum, value) => sum + value, 0))];
-  const middle = median(values);
-  if (kind === "middle") return [digits(middle)];
-  const off = Math.max(...values.map((value) => Math.abs(value / middle - 1))) * 100;
-  const cell = off > 0 ? `${digits(middle)} ±${off.toFixed()}%` : digits(middle);
-  if (kind !== "ratio") return [cell];
+  if (kind === "middle") return [digits(median(values))];
+  if (kind !== "ratio") return [spread(values)];
   const ratios = pairs.map(({ own, least }) => (least ? of(own) / of(least) : NaN));
-  return [cell, digits(median(ratios.filter(Number.isFinite)))];
+  return [spread(values), spread(ratios.filter(Number.isFinite))];
+}
+
+/** The median, and by how much one value is off at most. */
+function spread(values: number[]): string {
+  const middle = median(values);
+  const off = Math.max(...values.map((value) => Math.abs(value / middle - 1))) * 100;
+  return off > 0 ? `${digits(middle)} ±${off.toFixed()}%` : digits(middle);
 }
 
 /** An aligned table, which is Markdown, too. */
@@ -333,7 +337,8 @@ ${[
 
 Made by \`bun bench/compare.ts --servers ${options.servers.join(",")} --n ${options.receivers.join(",")} --rounds ${options.rounds}\`:
 medians over ${options.rounds} interleaved rounds, ± the largest deviation of a round, and behind what
-matters most, the ratio to a C floor that ran beside it and got the load in turn, second by second.
+matters most, the ratio to a C floor that ran beside it and got the load in turn, second by second and
+burst by burst. Two servers whose ratios differ by less than their ± are not told apart by this run.
 Clients, servers and workers share the cores.
 
 ${given.join("\n")}

@@ -4,14 +4,14 @@
  * starts it, once for each server, number of receivers and round.
  *
  *     bun bench/measure.ts '{"servers":[{"ports":[2000],"pid":4242,"form":"text"}],
- *       "n":50,"seconds":2,"joins":5,"idle":1}'
+ *       "n":50,"seconds":2,"joins":5,"bursts":3,"idle":1}'
  *
  * prints a {@link Report} for each as JSON. All times are in nanoseconds.
  *
  * @module
  */
 import { readdirSync, readFileSync } from "node:fs";
-import { type Form, fill, flatOut, join, openLoop, openRoom } from "./load.ts";
+import { type Form, fill, join, openFlood, openLoop, openRoom } from "./load.ts";
 
 // --- What it costs the server, from Linux's /proc ------------------------------------------------
 
@@ -64,6 +64,8 @@ export interface Plan {
   /** Of the open loop. */
   seconds: number;
   joins: number;
+  /** Flat out, of one sender and of ten. */
+  bursts: number;
   /** Seconds without a line. */
   idle: number;
 }
@@ -71,10 +73,8 @@ export interface Plan {
 /** What came of it, for one server. */
 export type Report = Awaited<ReturnType<typeof measure>>[number];
 
-type Flood = Awaited<ReturnType<typeof flatOut>>;
-
 /** Everything is done to one server and then to the other: what slows the machine slows both. */
-async function measure({ servers, n, seconds, joins, idle }: Plan) {
+async function measure({ servers, n, seconds, joins, bursts, idle }: Plan) {
   const sides = [];
   for (const { ports, pid, form } of servers) {
     const room = openRoom(ports, form);
@@ -92,6 +92,8 @@ async function measure({ servers, n, seconds, joins, idle }: Plan) {
       room,
       pid,
       loop: openLoop(room),
+      one: openFlood(room, 1),
+      ten: openFlood(room, Math.min(10, n)),
       cpu: { server: 0, workers: 0 }, // ns, for all lines of the loop
       report: {
         fill: fillTook / (n - 1), // a client, when they all come at once
@@ -112,15 +114,13 @@ async function measure({ servers, n, seconds, joins, idle }: Plan) {
   }
   for (let nth = 0; nth < joins; nth++)
     for (const { room, report } of sides) report.joins.push(await join(room));
-  const one: Flood[] = [];
-  const ten: Flood[] = [];
-  for (const { room } of sides) one.push(await flatOut(room, 1));
-  for (const { room } of sides) ten.push(await flatOut(room, Math.min(10, n)));
-  return sides.map(({ loop, cpu, report }, side) => {
+  for (const senders of ["one", "ten"] as const)
+    for (let nth = 0; nth < bursts; nth++) for (const side of sides) await side[senders].run();
+  return sides.map(({ loop, cpu, report, one, ten }) => {
     const latency = loop.report();
     const { delivered } = latency;
     const perLine = { server: cpu.server / delivered, workers: cpu.workers / delivered };
-    return { ...report, latency, cpu: perLine, one: one[side]!, ten: ten[side]! };
+    return { ...report, latency, cpu: perLine, one: one.report(), ten: ten.report() };
   });
 }
 
