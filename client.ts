@@ -277,7 +277,7 @@ function main(): void {
     const address: Address = parseAddress(where);
     if (values.tls) address.tls = values.ca ? { ca: readFileSync(values.ca, "utf8") } : {};
     else if (values.ca) throw new Error("--ca goes with --tls");
-    createSecureContext(address.tls); // throws if the authority is none
+    if (address.tls) createSecureContext(address.tls); // throws if the authority is none
     const colour = !values["no-color"] && !process.env["NO_COLOR"];
     if (process.stdin.isTTY && process.stdout.isTTY)
       return void chat(address, name, colour, !values["no-reconnect"]);
