@@ -770,8 +770,8 @@ test("64 descriptors: the server says so, refuses whom it cannot serve, and goes
       () => server.workers(),
     );
   }
-  using ann = await Client.connect(server, "ann");
-  using bob = await Client.connect(server, "bob");
+  using ann = await Client.whenFree(server, "ann");
+  using bob = await Client.whenFree(server, "bob");
   ann.send("still here\n");
   await bob.line("ann: still here");
 });
