@@ -86,11 +86,14 @@ let listing: Promise<string> | undefined; // the answer to /who that is being ma
 
 // --- What runs inside Redis, as one step each ----------------------------------------------------
 
+// A step must bear that its beginning is done twice, hence SET and not INCR: of one that Redis 7.0 was
+// writing to disk when it was killed, the first commands are done at the next start but one.
 const prelude = `
   local stream, entries, names, servers = unpack(KEYS)
   local me = ARGV[1]
   local function add(from, number, block)
-    local entry = redis.call('INCR', entries)
+    local entry = (redis.call('GET', entries) or 0) + 1
+    redis.call('SET', entries, entry)
     return {redis.call('XADD', stream, 'MAXLEN', '~', ${maxEntries}, '*',
       'from', from, 'number', number, 'entry', entry, 'block', block), entry}
   end

@@ -1,6 +1,7 @@
 /** Servers that share a room: with real servers, a real Redis, and faults on the way between them. */
 import { expect, setDefaultTimeout, test as anyTest } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
+import { appendFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import {
@@ -70,6 +71,14 @@ class Redis implements AsyncDisposable {
   async kill(): Promise<void> {
     this.signal("SIGKILL");
     await this.#process.exited;
+  }
+
+  /** What it writes as the last thing before its end, it writes half: its last step again. */
+  async tear(): Promise<void> {
+    const [file] = new Bun.Glob("appendonlydir/*.incr.aof").scanSync(this.folder);
+    const log = await Bun.file(join(this.folder, file!)).text();
+    const step = log.slice(log.lastIndexOf("*1\r\n$5\r\nMULTI"));
+    await appendFile(join(this.folder, file!), step.slice(0, step.lastIndexOf("block")));
   }
 
   signal(signal: NodeJS.Signals): void {
@@ -409,6 +418,27 @@ test("Redis was away for long: nobody is said to have left, but those whose serv
     client.lines.all.filter((line) => / left/.test(line)),
   );
   expect(left.length).toBe(2);
+});
+
+test("Redis is killed in the middle of a write, again and again: nothing is lost or said to be", async () => {
+  await using redis = await Redis.start();
+  await using first = await startLinked(redis);
+  await using second = await startLinked(redis);
+  using ann = await Client.connect(first, "ann");
+  using bob = await Client.connect(second, "bob");
+  for (const round of [1, 2, 3]) {
+    ann.send(`line ${round}\n/nick ann${round}\n`);
+    await bob.line(new RegExp(`is now ann${round}$`));
+    await redis.kill();
+    await redis.tear();
+    await allSeeTimes([ann, bob], lost, round);
+    await redis.start();
+    await allSeeTimes([ann, bob], back, round);
+  }
+  ann.send("the end\n");
+  await bob.line("ann3: the end");
+  expect(bob.messages).toEqual(["ann: line 1", "ann1: line 2", "ann2: line 3", "ann3: the end"]);
+  expect(bob.lines.all).not.toContain(missing);
 });
 
 test("more than is kept while the link is lost: both sides are told how much is missing", async () => {
