@@ -55,19 +55,16 @@ export function parseAddress(text: string): Address {
 let password = process.env["PIPECHAT_PASSWORD"];
 const wasClosed = "the connection was closed";
 
+type Use = (socket: Socket) => void;
+
 /**
  * Connects, says the name, and gives what the server says to the end: clean lines, as they come.
  * Throws what is in the way, or why it did not end in peace. Calls `joined` when lines may be sent,
  * and `ask` when a password is wanted that we do not know, or the one that we know is wrong.
  */
-async function* hear(
-  { tls, ...address }: Address,
-  name: string,
-  joined: (socket: Socket) => void,
-  ask: (socket: Socket) => void,
-) {
-  const servername = isIP(address.host) ? "" : address.host; // an address is no name to ask for
-  const options = { ...address, ...tls, servername, allowHalfOpen: true };
+async function* hear({ tls, ...to }: Address, name: string, joined: Use, ask: Use) {
+  const servername = isIP(to.host) ? "" : to.host; // an address is no name to ask for
+  const options = { ...to, ...tls, servername, allowHalfOpen: true };
   const socket: Socket = tls ? connectTLS(options) : connect(options);
   const closed = once(socket, "close").then(() => Promise.reject(new Error(wasClosed)));
   await Promise.race([once(socket, tls ? "secureConnect" : "connect"), closed]);
@@ -131,8 +128,7 @@ async function chat(address: Address, name: string, colour: boolean, reconnect: 
   const unsent: string[] = []; // typed while there was no connection
   let socket: Socket | undefined; // once we have joined
   let asking: Socket | undefined; // it waits for a password, which is not shown
-  let everJoined = false;
-  let pause = 250; // before the next attempt to connect, ms
+  let pause = 0; // before the next attempt to connect, ms; 0 before we have ever joined
   let leaving = false;
 
   // Between readline and the terminal, to hide what is typed.
@@ -146,20 +142,18 @@ async function chat(address: Address, name: string, colour: boolean, reconnect: 
 
   function complete(line: string): [string[], string] {
     const word = /\S*$/.exec(line)![0];
-    const isFirst = word === line;
-    const known = [...names].map((name) => name + (isFirst ? ": " : " "));
-    const all = isFirst ? ["/nick ", "/who", "/help", "/quit", ...known] : known;
+    const known = [...names].map((name) => name + (word === line ? ": " : " "));
+    const all = word === line ? ["/nick ", "/who", "/help", "/quit", ...known] : known;
     return [all.filter((candidate) => word !== "" && candidate.startsWith(word)), word];
   }
 
   /** Puts rendered lines where the line being typed begins, and that line again below them. */
   function print(lines: string[]): void {
     const { rows } = rl.getCursorPos();
-    const clock =
-      output.columns >= 60 ? paint(dim, `${new Date().toTimeString().slice(0, 5)} `) : "";
+    const time = `${new Date().toTimeString().slice(0, 5)} `;
+    const clock = output.columns < 60 ? "" : paint(dim, time);
     const text = lines.map((line) => `${clock}${line}\n`).join("");
-    const up = rows > 0 ? `\x1b[${rows}A` : "";
-    output.write(`${up}\r\x1b[J${colour ? text : text.replace(/\x1b\[[\d;]*m/g, "")}`);
+    output.write(`${"\x1b[A".repeat(rows)}\r\x1b[J${colour ? text : Bun.stripANSI(text)}`);
     // Not documented, but so in Node and in Bun: the rows that readline goes up before it redraws.
     Object.assign(rl, { prevRows: 0 });
     if (!leaving) rl.prompt(true);
@@ -204,11 +198,10 @@ async function chat(address: Address, name: string, colour: boolean, reconnect: 
     if (own || (before === name && after)) name = own ?? after!;
   }
 
-  /** One connection, to its end. Throws why it did not end in peace. */
-  async function session(): Promise<never> {
+  /** One connection; gives or throws why it ended. */
+  async function session(): Promise<string> {
     const joined = (connection: Socket): void => {
       socket = connection;
-      everJoined = true;
       pause = 250;
       for (const line of unsent.splice(0)) socket.write(`${line}\n`);
     };
@@ -216,7 +209,7 @@ async function chat(address: Address, name: string, colour: boolean, reconnect: 
       lines.forEach(listen);
       print(lines.map(render));
     }
-    throw new Error(wasClosed);
+    return wasClosed;
   }
 
   rl.on("line", enter).on("SIGINT", leave).on("close", leave);
@@ -224,14 +217,14 @@ async function chat(address: Address, name: string, colour: boolean, reconnect: 
   process.on("exit", () => rl.close());
   print([paint(dim, `* connecting to ${where} as ${name}`)]);
   for (; ; pause = Math.min(2 * pause, 5000)) {
-    const { message } = await session().catch((error: Error) => error);
+    const reason = await session().catch(({ message }: Error) => message);
     socket = asking = undefined;
     if (leaving) process.exit();
-    if (!everJoined || !reconnect) {
+    if (pause === 0 || !reconnect) {
       leave();
-      fail(1, `${where}: ${message}`);
+      fail(1, `${where}: ${reason}`);
     }
-    print([paint(dim, `* not connected (${message}), trying again`)]);
+    print([paint(dim, `* not connected (${reason}), trying again`)]);
     await Bun.sleep(pause);
   }
 }
@@ -242,13 +235,9 @@ async function chat(address: Address, name: string, colour: boolean, reconnect: 
 async function pipe(address: Address, name: string, listen: boolean): Promise<void> {
   const { stdin, stdout } = process;
   stdout.on("error", () => process.exit()); // nobody reads us any more
-  let [welcomed, done] = [false, false]; // done: stdin has ended
+  let welcomed = false; // the article's server never does, nor does it close when we have
   const talk = (socket: Socket): void => {
-    stdin.on("end", () => {
-      done = true;
-      // The article's server has no welcome, nor does it close when we have.
-      if (!listen && !welcomed) socket.setTimeout(2000, () => process.exit());
-    });
+    stdin.on("end", () => listen || welcomed || socket.setTimeout(2000, () => process.exit()));
     stdin.pipe(socket, { end: !listen });
   };
   const ask = (): never => {
@@ -259,7 +248,7 @@ async function pipe(address: Address, name: string, listen: boolean): Promise<vo
     welcomed ||= lines.some((line) => line.startsWith("* welcome "));
     if (!stdout.write(lines.map((line) => `${line}\n`).join(""))) await once(stdout, "drain");
   }
-  if (!done) throw new Error(wasClosed);
+  if (!stdin.readableEnded) throw new Error(wasClosed);
   stdout.end(() => process.exit());
 }
 
