@@ -119,7 +119,7 @@ function allSee(clients: Client[], wanted: string | RegExp): Promise<string[]> {
   return Promise.all(clients.map((client) => client.line(wanted)));
 }
 
-/** What came after the welcome, but for who joined: another server's line may come before it, or after. */
+/** What came after the welcome, but for joins: one on another server may be told after it, too. */
 function heardBy({ heard }: Client): string[] {
   return heard.filter((line) => !/^\* \w+ joined \(\d+ online\)$/.test(line));
 }
