@@ -1,20 +1,20 @@
 #!/usr/bin/env bun
 /**
  * pipechat's terminal client: what the others say appears above the line that you type.
+ * In a pipe it is plain, stdin to socket and socket to stdout.
  *
  *     bun client.ts [HOST[:PORT]] [NAME]
- *
- * In a pipe it is plain, stdin to socket and socket to stdout: `echo hello | bun client.ts :2000 bot`.
+ *     echo hello | bun client.ts :2000 bot
  *
  * @module
  */
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
-import { connect, isIP, type Socket } from "node:net";
+import { connect, isIP, isIPv6, type Socket } from "node:net";
 import { createInterface } from "node:readline";
-import { Writable } from "node:stream";
+import { PassThrough, Writable } from "node:stream";
 import { connect as connectTLS, createSecureContext } from "node:tls";
-import { parseArgs } from "node:util";
+import { parseArgs, styleText } from "node:util";
 import { createFramer } from "./worker.ts";
 
 const usage = `usage: bun client.ts [options] [HOST[:PORT]] [NAME]
@@ -41,20 +41,16 @@ export type Address = { host: string; port: number; tls?: { ca?: string } };
 
 /** Understands HOST, HOST:PORT, :PORT, [IPv6]:PORT and a bare IPv6 address; throws on all else. */
 export function parseAddress(text: string): Address {
-  const [, six, host, port] =
-    /^(?:\[([\da-f:.%]+)\]|([^:[\]\s]*))(?::(\d+))?$/i.exec(text) ??
-    /^([\da-f.]*:[\da-f.]*:[\da-f:.]*)$/i.exec(text) ??
-    [];
-  if (six === undefined && host === undefined) throw new Error(`'${text}' is no address`);
-  if (Number(port ?? 1) < 1 || Number(port) > 65_535) throw new Error(`${port} is no port`);
-  return { host: six || host || "127.0.0.1", port: Number(port ?? 2000) };
+  const form = /^(?:\[([\da-f:.%]+)\]|([^:[\]\s]*))(?::(\d+))?$/i;
+  const [, six, host = six, port = "2000"] = form.exec(isIPv6(text) ? `[${text}]` : text) ?? [];
+  if (host === undefined) throw new Error(`'${text}' is no address`);
+  if (Number(port) < 1 || Number(port) > 65_535) throw new Error(`${port} is no port`);
+  return { host: host || "127.0.0.1", port: Number(port) };
 }
-
-// --- A connection --------------------------------------------------------------------------------
 
 let password = process.env["PIPECHAT_PASSWORD"];
 const wasClosed = "the connection was closed";
-
+const notChat = "not a chat server, or not without --tls";
 type Use = (socket: Socket) => void;
 
 /**
@@ -71,26 +67,21 @@ async function* hear({ tls, ...to }: Address, name: string, joined: Use, ask: Us
   socket.write(`${name}\n`);
 
   const frame = createFramer(65_536);
-  let [isChat, isIn, asked] = [false, false, false];
-  const enter = (): void => {
-    if (!isIn && !socket.destroyed) joined(socket);
-    isIn = true;
-  };
+  let [isChat, asked] = [false, false];
   async function* chunks(): AsyncGenerator<Buffer | null> {
     yield* socket;
     yield null; // the end, which may cut a line short
   }
-  setTimeout(() => asked || enter(), 1000); // the article's server has no welcome
+  socket.once("joined", joined);
+  const noWelcome = (): unknown => asked || socket.destroyed || socket.emit("joined", socket);
+  setTimeout(noWelcome, 1000); // the article's server has none
   for await (const chunk of chunks()) {
-    const framed = frame(chunk);
-    if (framed.length === 0) continue;
-    isChat ||= /^\* |^[^\s:]+: /.test(framed[0] ?? "");
-    const lines = framed.map((line) => line ?? "* (too long a line)");
-    if (!isChat)
-      throw new Error(
-        `not a chat server, or not without --tls: it says '${lines[0]!.slice(0, 60)}'`,
-      );
-    if (lines.some((line) => line.startsWith("* welcome "))) enter();
+    const lines = frame(chunk).map((line) => line ?? "(too long a line)");
+    const [first] = lines;
+    if (first === undefined) continue;
+    isChat ||= /^\* |^[^\s:]+: /.test(first);
+    if (!isChat) throw new Error(`${notChat}: it says '${first.slice(0, 60)}'`);
+    if (lines.some((line) => line.startsWith("* welcome "))) socket.emit("joined", socket);
     if (lines.some((line) => /^\* (wrong )?password(:$|, try again:$)/.test(line))) {
       if (asked || password === undefined) ask(socket);
       else socket.write(`${password}\n`);
@@ -100,33 +91,22 @@ async function* hear({ tls, ...to }: Address, name: string, joined: Use, ask: Us
   }
 }
 
-// --- What a line looks like ----------------------------------------------------------------------
-
 // Of the 256 terminal colours, some of each hue with a contrast of 3.6 or more on black and on white.
 const palette = [160, 166, 130, 64, 28, 30, 32, 67, 61, 99, 134, 163, 132, 161];
-const dim = "2";
-const bold = "1";
-
-function paint(sgr: string, text: string): string {
-  return `\x1b[${sgr}m${text}\x1b[0m`;
-}
 
 /** Makes a line of the protocol ready for the screen: a name in its own colour, a notice dim. */
 export function render(line: string): string {
   const [, name, text] = /^([^\s:*][^\s:]*): (.*)$/.exec(line) ?? [];
-  if (name === undefined) return paint(dim, line);
-  return `${paint(`38;5;${palette[Bun.hash.crc32(name) % palette.length]}`, `${name}:`)} ${text}`;
+  if (name === undefined) return styleText("dim", line);
+  return `\x1b[38;5;${palette[Bun.hash.crc32(name) % palette.length]}m${name}:\x1b[39m ${text}`;
 }
 
-// --- In a terminal -------------------------------------------------------------------------------
-
-/** Chats until the user leaves; ends the process. */
+/** In a terminal: chats until the user leaves; ends the process. */
 async function chat(address: Address, name: string, colour: boolean, reconnect: boolean) {
   const { stdin: input, stdout: output } = process;
   const where = `${address.host}:${address.port}`;
   const names = new Set<string>(); // everyone heard of, for Tab
-  const unsent: string[] = []; // typed while there was no connection
-  let socket: Socket | undefined; // once we have joined
+  const said = new PassThrough(); // what was typed; waits here while there is no connection
   let asking: Socket | undefined; // it waits for a password, which is not shown
   let pause = 0; // before the next attempt to connect, ms; 0 before we have ever joined
   let leaving = false;
@@ -148,10 +128,9 @@ async function chat(address: Address, name: string, colour: boolean, reconnect: 
   }
 
   /** Puts rendered lines where the line being typed begins, and that line again below them. */
-  function print(lines: string[]): void {
-    const { rows } = rl.getCursorPos();
+  function print(lines: string[], { rows } = rl.getCursorPos()): void {
     const time = `${new Date().toTimeString().slice(0, 5)} `;
-    const clock = output.columns < 60 ? "" : paint(dim, time);
+    const clock = output.columns < 60 ? "" : styleText("dim", time);
     const text = lines.map((line) => `${clock}${line}\n`).join("");
     output.write(`${"\x1b[A".repeat(rows)}\r\x1b[J${colour ? text : Bun.stripANSI(text)}`);
     // Not documented, but so in Node and in Bun: the rows that readline goes up before it redraws.
@@ -160,12 +139,10 @@ async function chat(address: Address, name: string, colour: boolean, reconnect: 
   }
 
   function leave(): void {
-    if (leaving) return;
     leaving = true;
     print([]); // clears the line being typed
-    rl.close(); // the terminal is as it was
-    socket?.end();
-    setTimeout(() => process.exit(), socket ? 1000 : 0);
+    said.end(); // and with it the connection, when all is sent
+    setTimeout(() => process.exit(), said.readableFlowing ? 1000 : 0);
   }
 
   /** Replaces what was typed, however many rows it took, by the line as it was said. */
@@ -176,16 +153,14 @@ async function chat(address: Address, name: string, colour: boolean, reconnect: 
       return print([]);
     }
     Object.assign(rl, { line, cursor: line.length }); // for getCursorPos(): readline has cleared it
-    const { rows } = rl.getCursorPos();
+    const end = rl.getCursorPos();
     Object.assign(rl, { line: "", cursor: 0 });
-    output.write(`\x1b[${rows + 1}A\r\x1b[J`);
-    if (line === "") return print([]);
     const isCommand = line.startsWith("/") && !line.startsWith("//");
     const text = line.startsWith("//") ? line.slice(1) : line;
-    print([isCommand ? paint(dim, line) : `${paint(bold, "you:")} ${text}`]);
-    if (socket) socket.write(`${line}\n`);
-    else unsent.push(line);
-    if (line === "/quit") leave();
+    const shown = isCommand ? styleText("dim", line) : `${styleText("bold", "you:")} ${text}`;
+    print(line === "" ? [] : [shown], { ...end, rows: end.rows + 1 });
+    if (line !== "") said.write(`${line}\n`);
+    if (line === "/quit") rl.close();
   }
 
   /** Takes from the server's lines who is there, and what we are called ourselves. */
@@ -200,50 +175,42 @@ async function chat(address: Address, name: string, colour: boolean, reconnect: 
 
   /** One connection; gives or throws why it ended. */
   async function session(): Promise<string> {
-    const joined = (connection: Socket): void => {
-      socket = connection;
-      pause = 250;
-      for (const line of unsent.splice(0)) socket.write(`${line}\n`);
-    };
-    for await (const lines of hear(address, name, joined, (connection) => (asking = connection))) {
+    const joined: Use = (socket) => ((pause = 250), said.pipe(socket));
+    for await (const lines of hear(address, name, joined, (socket) => (asking = socket))) {
       lines.forEach(listen);
-      print(lines.map(render));
+      if (!leaving) print(lines.map(render));
     }
     return wasClosed;
   }
 
-  rl.on("line", enter).on("SIGINT", leave).on("close", leave);
-  for (const signal of ["SIGTERM", "SIGHUP"]) process.on(signal, leave);
-  process.on("exit", () => rl.close());
-  print([paint(dim, `* connecting to ${where} as ${name}`)]);
+  rl.on("line", enter).on("close", leave); // Ctrl-C and Ctrl-D close it
+  for (const end of ["SIGTERM", "SIGHUP", "exit"]) process.on(end, () => rl.close());
+  print([render(`* connecting to ${where} as ${name}`)]);
   for (; ; pause = Math.min(2 * pause, 5000)) {
     const reason = await session().catch(({ message }: Error) => message);
-    socket = asking = undefined;
+    said.unpipe(); // what is typed from here on waits
+    asking = undefined;
     if (leaving) process.exit();
     if (pause === 0 || !reconnect) {
-      leave();
+      rl.close();
       fail(1, `${where}: ${reason}`);
     }
-    print([paint(dim, `* not connected (${reason}), trying again`)]);
+    print([render(`* not connected (${reason}), trying again`)]);
     await Bun.sleep(pause);
   }
 }
 
-// --- In a pipe -----------------------------------------------------------------------------------
-
-/** Sends what comes on stdin, prints what comes from the server; ends the process. */
+/** In a pipe: sends what comes on stdin, prints what the server says; ends the process. */
 async function pipe(address: Address, name: string, listen: boolean): Promise<void> {
   const { stdin, stdout } = process;
   stdout.on("error", () => process.exit()); // nobody reads us any more
   let welcomed = false; // the article's server never does, nor does it close when we have
-  const talk = (socket: Socket): void => {
+  const talk: Use = (socket) => {
     stdin.on("end", () => listen || welcomed || socket.setTimeout(2000, () => process.exit()));
     stdin.pipe(socket, { end: !listen });
   };
-  const ask = (): never => {
-    if (password === undefined) fail(1, "the server wants a password: set PIPECHAT_PASSWORD");
-    fail(1, "the password in PIPECHAT_PASSWORD is wrong");
-  };
+  const which = password === undefined ? "a" : "another";
+  const ask: Use = () => fail(1, `the server wants ${which} password: set PIPECHAT_PASSWORD`);
   for await (const lines of hear(address, name, talk, ask)) {
     welcomed ||= lines.some((line) => line.startsWith("* welcome "));
     if (!stdout.write(lines.map((line) => `${line}\n`).join(""))) await once(stdout, "drain");

@@ -185,7 +185,7 @@ test("colours are there in a terminal, stable for a name, and off when they shou
   bob.send("two\n");
   for (const session of [ann, plain, quiet]) await session.shows("bob: two");
   const [one, two] = ["one", "two"].map(
-    (text) => new RegExp(`\x1b\\[(38;5;\\d+)mbob:\x1b\\[0m ${text}`).exec(ann.raw)?.[1],
+    (text) => new RegExp(`\x1b\\[(38;5;\\d+)mbob:\x1b\\[39m ${text}`).exec(ann.raw)?.[1],
   );
   expect(one).toBeDefined();
   expect(two).toBe(one);

@@ -346,7 +346,7 @@ test("client.ts in a pipe takes the password from its environment, or says that 
   const wrong = await run(["env", "PIPECHAT_PASSWORD=x", ...client], { stdin: "hi\n" });
   expect([wrong.code, wrong.stderr]).toEqual([
     1,
-    "client.ts: the password in PIPECHAT_PASSWORD is wrong\n",
+    "client.ts: the server wants another password: set PIPECHAT_PASSWORD\n",
   ]);
   const right = await run(["env", `PIPECHAT_PASSWORD=${password}`, ...client], { stdin: "/who\n" });
   expect(right.code).toBe(0);
