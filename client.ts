@@ -72,15 +72,13 @@ async function* hear({ tls, ...to }: Address, name: string, joined: Use, ask: Us
     yield* socket;
     yield null; // the end, which may cut a line short
   }
-  socket.once("joined", joined);
-  const noWelcome = (): unknown => asked || socket.destroyed || socket.emit("joined", socket);
-  setTimeout(noWelcome, 1000); // the article's server has none
+  socket.once("joined", joined); // our own event: at the welcome, or, as not all have one, 1 s later
+  setTimeout(() => asked || socket.destroyed || socket.emit("joined", socket), 1000);
   for await (const chunk of chunks()) {
-    const lines = frame(chunk).map((line) => line ?? "(too long a line)");
-    const [first] = lines;
-    if (first === undefined) continue;
-    isChat ||= /^\* |^[^\s:]+: /.test(first);
-    if (!isChat) throw new Error(`${notChat}: it says '${first.slice(0, 60)}'`);
+    const lines = frame(chunk).map((line) => line ?? "* (too long a line)");
+    if (lines.length === 0) continue;
+    isChat ||= /^\* [^(]|^[^\s:]+: /.test(lines[0]!);
+    if (!isChat) throw new Error(`${notChat}: it says '${lines[0]!.slice(0, 60)}'`);
     if (lines.some((line) => line.startsWith("* welcome "))) socket.emit("joined", socket);
     if (lines.some((line) => /^\* (wrong )?password(:$|, try again:$)/.test(line))) {
       if (asked || password === undefined) ask(socket);
@@ -95,7 +93,7 @@ async function* hear({ tls, ...to }: Address, name: string, joined: Use, ask: Us
 const palette = [160, 166, 130, 64, 28, 30, 32, 67, 61, 99, 134, 163, 132, 161];
 
 /** Makes a line of the protocol ready for the screen: a name in its own colour, a notice dim. */
-export function render(line: string): string {
+function render(line: string): string {
   const [, name, text] = /^([^\s:*][^\s:]*): (.*)$/.exec(line) ?? [];
   if (name === undefined) return styleText("dim", line);
   return `\x1b[38;5;${palette[Bun.hash.crc32(name) % palette.length]}m${name}:\x1b[39m ${text}`;
@@ -141,8 +139,9 @@ async function chat(address: Address, name: string, colour: boolean, reconnect: 
   function leave(): void {
     leaving = true;
     print([]); // clears the line being typed
-    said.end(); // and with it the connection, when all is sent
-    setTimeout(() => process.exit(), said.readableFlowing ? 1000 : 0);
+    Object.assign(rl, { line: "", cursor: 0 });
+    said.end(); // and with it the connection, if there is one, when all is sent
+    setTimeout(() => process.exit(), said.listenerCount("data") > 0 ? 1000 : 0);
   }
 
   /** Replaces what was typed, however many rows it took, by the line as it was said. */
@@ -175,15 +174,18 @@ async function chat(address: Address, name: string, colour: boolean, reconnect: 
 
   /** One connection; gives or throws why it ended. */
   async function session(): Promise<string> {
-    const joined: Use = (socket) => ((pause = 250), said.pipe(socket));
+    const joined: Use = (socket) => {
+      pause = 250;
+      said.pipe(socket);
+    };
     for await (const lines of hear(address, name, joined, (socket) => (asking = socket))) {
       lines.forEach(listen);
-      if (!leaving) print(lines.map(render));
+      print(lines.map(render));
     }
     return wasClosed;
   }
 
-  rl.on("line", enter).on("close", leave); // Ctrl-C and Ctrl-D close it
+  rl.on("line", enter).on("close", leave); // Ctrl-C and Ctrl-D close it, too
   for (const end of ["SIGTERM", "SIGHUP", "exit"]) process.on(end, () => rl.close());
   print([render(`* connecting to ${where} as ${name}`)]);
   for (; ; pause = Math.min(2 * pause, 5000)) {
@@ -209,8 +211,8 @@ async function pipe(address: Address, name: string, listen: boolean): Promise<vo
     stdin.on("end", () => listen || welcomed || socket.setTimeout(2000, () => process.exit()));
     stdin.pipe(socket, { end: !listen });
   };
-  const which = password === undefined ? "a" : "another";
-  const ask: Use = () => fail(1, `the server wants ${which} password: set PIPECHAT_PASSWORD`);
+  const found = password === undefined ? "not set" : "wrong";
+  const ask: Use = () => fail(1, `the server wants a password: PIPECHAT_PASSWORD is ${found}`);
   for await (const lines of hear(address, name, talk, ask)) {
     welcomed ||= lines.some((line) => line.startsWith("* welcome "));
     if (!stdout.write(lines.map((line) => `${line}\n`).join(""))) await once(stdout, "drain");
@@ -234,7 +236,7 @@ function main(): void {
     if (values.tls) address.tls = values.ca ? { ca: readFileSync(values.ca, "utf8") } : {};
     else if (values.ca) throw new Error("--ca goes with --tls");
     if (address.tls) createSecureContext(address.tls); // throws if the authority is none
-    const colour = !values["no-color"] && !process.env["NO_COLOR"];
+    const colour = !values["no-color"] && !process.env["NO_COLOR"] && process.stdout.hasColors?.();
     if (process.stdin.isTTY && process.stdout.isTTY)
       return void chat(address, name, colour, !values["no-reconnect"]);
     const failed = (error: Error) => fail(1, `${address.host}:${address.port}: ${error.message}`);

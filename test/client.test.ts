@@ -1,6 +1,8 @@
 /** client.ts as a person sees it, in a real terminal, and as a script uses it, in a pipe. */
 import { expect, setDefaultTimeout, test } from "bun:test";
-import { createServer } from "node:net";
+import { once } from "node:events";
+import { type AddressInfo, createServer, type Socket } from "node:net";
+import { text } from "node:stream/consumers";
 import { parseAddress } from "../client.ts";
 import {
   children,
@@ -163,6 +165,33 @@ for (const [what, keys] of Object.entries({
     await bob.line("* ann left");
   });
 }
+
+test("what was asked before leaving is answered, below what is there", async () => {
+  await using server = await startServer();
+  using ann = await startClient(server.port, "ann");
+  ann.type(`/who\r${line}\x03`);
+  expect(await ann.process.exited).toBe(0);
+  expect(ann.screen.text).toMatch(/welcome ann.*\n.*\/who\n.*1 online:\n.*ann \(worker \d+\)$/);
+});
+
+test("what was typed arrives, though its reader is slow and the typist has left", async () => {
+  const { promise: met, resolve } = Promise.withResolvers<Socket>();
+  const slow = createServer((socket) => {
+    socket.write("* welcome ann (1 online)\n");
+    resolve(socket.pause());
+  }).listen(0, "127.0.0.1");
+  await once(slow, "listening");
+  using ann = await startClient((slow.address() as AddressInfo).port, "ann");
+  const socket = await met;
+  const typed = Array.from({ length: 1500 }, (_, n) => `${"🦋".repeat(750)} ${n}\n`);
+  ann.type(typed.join("").replaceAll("\n", "\r"));
+  await ann.ends("1499 >");
+  ann.type("\x04");
+  await ann.ends("1499"); // and no prompt is left: it has read our Ctrl-D
+  const [said] = await Promise.all([text(socket), ann.process.exited]);
+  expect(said === `ann\n${typed.join("")}`).toBe(true);
+  slow.close();
+});
 
 test("an error leaves the terminal as it was, too", async () => {
   await using server = await startServer();

@@ -341,12 +341,12 @@ test("client.ts in a pipe takes the password from its environment, or says that 
   const lacking = await run(client, { stdin: "hi\n" });
   expect([lacking.code, lacking.stderr]).toEqual([
     1,
-    "client.ts: the server wants a password: set PIPECHAT_PASSWORD\n",
+    "client.ts: the server wants a password: PIPECHAT_PASSWORD is not set\n",
   ]);
   const wrong = await run(["env", "PIPECHAT_PASSWORD=x", ...client], { stdin: "hi\n" });
   expect([wrong.code, wrong.stderr]).toEqual([
     1,
-    "client.ts: the server wants another password: set PIPECHAT_PASSWORD\n",
+    "client.ts: the server wants a password: PIPECHAT_PASSWORD is wrong\n",
   ]);
   const right = await run(["env", `PIPECHAT_PASSWORD=${password}`, ...client], { stdin: "/who\n" });
   expect(right.code).toBe(0);
