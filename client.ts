@@ -141,7 +141,7 @@ async function chat(address: Address, name: string, colour: boolean, reconnect: 
     print([]); // clears the line being typed
     Object.assign(rl, { line: "", cursor: 0 });
     said.end(); // and with it the connection, if there is one, when all is sent
-    setTimeout(() => process.exit(), said.listenerCount("data") > 0 ? 1000 : 0);
+    setTimeout(() => process.exit(), said.listenerCount("data") > 0 ? 1000 : 0); // is it piped?
   }
 
   /** Replaces what was typed, however many rows it took, by the line as it was said. */

@@ -174,25 +174,6 @@ test("what was asked before leaving is answered, below what is there", async () 
   expect(ann.screen.text).toMatch(/welcome ann.*\n.*\/who\n.*1 online:\n.*ann \(worker \d+\)$/);
 });
 
-test("what was typed arrives, though its reader is slow and the typist has left", async () => {
-  const { promise: met, resolve } = Promise.withResolvers<Socket>();
-  const slow = createServer((socket) => {
-    socket.write("* welcome ann (1 online)\n");
-    resolve(socket.pause());
-  }).listen(0, "127.0.0.1");
-  await once(slow, "listening");
-  using ann = await startClient((slow.address() as AddressInfo).port, "ann");
-  const socket = await met;
-  const typed = Array.from({ length: 1500 }, (_, n) => `${"🦋".repeat(750)} ${n}\n`);
-  ann.type(typed.join("").replaceAll("\n", "\r"));
-  await ann.ends("1499 >");
-  ann.type("\x04");
-  await ann.ends("1499"); // and no prompt is left: it has read our Ctrl-D
-  const [said] = await Promise.all([text(socket), ann.process.exited]);
-  expect(said === `ann\n${typed.join("")}`).toBe(true);
-  slow.close();
-});
-
 test("an error leaves the terminal as it was, too", async () => {
   await using server = await startServer();
   const script =
@@ -221,15 +202,19 @@ test("colours are there in a terminal, stable for a name, and off when they shou
   for (const session of [plain, quiet]) expect(session.raw).not.toMatch(/\x1b\[[\d;]*m/);
 });
 
-/** A server that says what a test wants it to. */
-async function impostor(greeting: string | Uint8Array): Promise<{ port: number } & Disposable> {
+/** A server that says what a test wants it to, and reads nothing from whom it has met. */
+async function impostor(
+  greeting: string | Uint8Array,
+): Promise<{ port: number; met: Promise<Socket> } & Disposable> {
+  const { promise: met, resolve } = Promise.withResolvers<Socket>();
   const server = createServer((socket) => {
     socket.on("error", () => {});
     socket.write(greeting);
+    resolve(socket.pause());
   });
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address() as { port: number };
-  return { port, [Symbol.dispose]: () => void server.close() };
+  await once(server.listen(0, "127.0.0.1"), "listening");
+  const { port } = server.address() as AddressInfo;
+  return { port, met, [Symbol.dispose]: () => void server.close() };
 }
 
 test("whatever a server sends, the terminal gets text", async () => {
@@ -240,6 +225,18 @@ test("whatever a server sends, the terminal gets text", async () => {
   await ann.shows("end: end");
   await ann.shows("ann: redx");
   expect(ann.raw).not.toMatch(/\x1b\[2J|\x1b\]|\x07|\u009b|\u202e/);
+});
+
+test("what was typed arrives, though its reader is slow and the typist has left", async () => {
+  using server = await impostor("* welcome ann (1 online)\n");
+  using ann = await startClient(server.port, "ann");
+  const typed = Array.from({ length: 1500 }, (_, n) => `${"🦋".repeat(750)} ${n}\n`);
+  ann.type(typed.join("").replaceAll("\n", "\r"));
+  await ann.ends("1499 >");
+  ann.type("\x04");
+  await ann.ends("1499"); // and no prompt is left: it has read our Ctrl-D
+  const [said] = await Promise.all([text(await server.met), ann.process.exited]);
+  expect(said === `ann\n${typed.join("")}`).toBe(true);
 });
 
 test("a server that is no chat server is named as such", async () => {
