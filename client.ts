@@ -14,7 +14,7 @@ import { connect, isIP, isIPv6, type Socket } from "node:net";
 import { createInterface } from "node:readline";
 import { PassThrough, Writable } from "node:stream";
 import { connect as connectTLS, createSecureContext } from "node:tls";
-import { parseArgs, styleText } from "node:util";
+import { parseArgs } from "node:util";
 import { createFramer } from "./worker.ts";
 
 const usage = `usage: bun client.ts [options] [HOST[:PORT]] [NAME]
@@ -91,11 +91,13 @@ async function* hear({ tls, ...to }: Address, name: string, joined: Use, ask: Us
 
 // Of the 256 terminal colours, some of each hue with a contrast of 3.6 or more on black and on white.
 const palette = [160, 166, 130, 64, 28, 30, 32, 67, 61, 99, 134, 163, 132, 161];
+// Not util.styleText: it is plain where CI is set, and here only the user decides.
+const dim = (text: string): string => `\x1b[2m${text}\x1b[22m`;
 
 /** Makes a line of the protocol ready for the screen: a name in its own colour, a notice dim. */
 function render(line: string): string {
   const [, name, text] = /^([^\s:*][^\s:]*): (.*)$/.exec(line) ?? [];
-  if (name === undefined) return styleText("dim", line);
+  if (name === undefined) return dim(line);
   return `\x1b[38;5;${palette[Bun.hash.crc32(name) % palette.length]}m${name}:\x1b[39m ${text}`;
 }
 
@@ -127,8 +129,7 @@ async function chat(address: Address, name: string, colour: boolean, reconnect: 
 
   /** Puts rendered lines where the line being typed begins, and that line again below them. */
   function print(lines: string[], { rows } = rl.getCursorPos()): void {
-    const time = `${new Date().toTimeString().slice(0, 5)} `;
-    const clock = output.columns < 60 ? "" : styleText("dim", time);
+    const clock = output.columns < 60 ? "" : dim(`${new Date().toTimeString().slice(0, 5)} `);
     const text = lines.map((line) => `${clock}${line}\n`).join("");
     output.write(`${"\x1b[A".repeat(rows)}\r\x1b[J${colour ? text : Bun.stripANSI(text)}`);
     // Not documented, but so in Node and in Bun: the rows that readline goes up before it redraws.
@@ -154,9 +155,8 @@ async function chat(address: Address, name: string, colour: boolean, reconnect: 
     Object.assign(rl, { line, cursor: line.length }); // for getCursorPos(): readline has cleared it
     const end = rl.getCursorPos();
     Object.assign(rl, { line: "", cursor: 0 });
-    const isCommand = line.startsWith("/") && !line.startsWith("//");
-    const text = line.startsWith("//") ? line.slice(1) : line;
-    const shown = isCommand ? styleText("dim", line) : `${styleText("bold", "you:")} ${text}`;
+    const isCommand = /^\/(?!\/)/.test(line);
+    const shown = isCommand ? dim(line) : `\x1b[1myou:\x1b[22m ${line.replace(/^\/\//, "/")}`;
     print(line === "" ? [] : [shown], { ...end, rows: end.rows + 1 });
     if (line !== "") said.write(`${line}\n`);
     if (line === "/quit") rl.close();
@@ -236,7 +236,7 @@ function main(): void {
     if (values.tls) address.tls = values.ca ? { ca: readFileSync(values.ca, "utf8") } : {};
     else if (values.ca) throw new Error("--ca goes with --tls");
     if (address.tls) createSecureContext(address.tls); // throws if the authority is none
-    const colour = !values["no-color"] && !process.env["NO_COLOR"] && process.stdout.hasColors?.();
+    const colour = !values["no-color"] && !process.env["NO_COLOR"];
     if (process.stdin.isTTY && process.stdout.isTTY)
       return void chat(address, name, colour, !values["no-reconnect"]);
     const failed = (error: Error) => fail(1, `${address.host}:${address.port}: ${error.message}`);

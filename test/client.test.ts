@@ -187,7 +187,8 @@ test("an error leaves the terminal as it was, too", async () => {
 test("colours are there in a terminal, stable for a name, and off when they should be", async () => {
   await using server = await startServer();
   using bob = await Client.connect(server, "bob");
-  using ann = await startClient(server.port, "ann");
+  using ann = new Session([bun, "client.ts", `:${server.port}`, "ann"], 80, { CI: "1", TERM: "" });
+  await ann.shows("welcome ann"); // whatever else is in the environment
   using plain = await startClient(server.port, "plain", 80, "--no-color");
   using quiet = new Session([bun, "client.ts", `:${server.port}`, "quiet"], 80, { NO_COLOR: "1" });
   await quiet.shows("welcome quiet");
@@ -199,6 +200,7 @@ test("colours are there in a terminal, stable for a name, and off when they shou
   );
   expect(one).toBeDefined();
   expect(two).toBe(one);
+  expect(ann.raw).toMatch(/\x1b\[2m\* welcome ann/);
   for (const session of [plain, quiet]) expect(session.raw).not.toMatch(/\x1b\[[\d;]*m/);
 });
 
