@@ -9,7 +9,6 @@
  * @module
  */
 import { once } from "node:events";
-import { readFileSync } from "node:fs";
 import { connect, isIP, isIPv6, type Socket } from "node:net";
 import { createInterface } from "node:readline";
 import { PassThrough, Writable } from "node:stream";
@@ -91,8 +90,7 @@ async function* hear({ tls, ...to }: Address, name: string, joined: Use, ask: Us
 
 // Of the 256 terminal colours, some of each hue with a contrast of 3.6 or more on black and on white.
 const palette = [160, 166, 130, 64, 28, 30, 32, 67, 61, 99, 134, 163, 132, 161];
-// Not util.styleText: it is plain where CI is set, and here only the user decides.
-const dim = (text: string): string => `\x1b[2m${text}\x1b[22m`;
+const dim = (text: string): string => `\x1b[2m${text}\x1b[22m`; // util.styleText obeys CI, too
 
 /** Makes a line of the protocol ready for the screen: a name in its own colour, a notice dim. */
 function render(line: string): string {
@@ -111,14 +109,16 @@ async function chat(address: Address, name: string, colour: boolean, reconnect: 
   let pause = 0; // before the next attempt to connect, ms; 0 before we have ever joined
   let leaving = false;
 
-  // Between readline and the terminal, to hide what is typed.
+  // Between readline and the terminal, to hide what is typed. Here and in print(), a space takes the
+  // cursor from the end of a full row to the next one, where readline thinks that it is.
   const screen = new Writable({
-    write: (chunk, _encoding, done) => void (asking || output.write(chunk), done()),
+    write: (text, _, done) => void (asking || output.write(`${text}`.replace("\r", " \r")), done()),
   });
-  Object.defineProperty(screen, "columns", { get: () => output.columns });
-  output.on("resize", () => screen.emit("resize"));
+  Object.defineProperty(screen, "columns", { get: () => (asking ? Infinity : output.columns) });
   const rl = createInterface({ input, output: screen, terminal: true, completer: complete });
   rl.on("history", (history) => asking && history.shift());
+  output.on("resize", () => print([])); // most terminals have wrapped the line being typed anew
+  input.on("data", (keys) => keys.length > 1 && print([])); // readline loses count in a paste
 
   function complete(line: string): [string[], string] {
     const word = /\S*$/.exec(line)![0];
@@ -131,7 +131,7 @@ async function chat(address: Address, name: string, colour: boolean, reconnect: 
   function print(lines: string[], { rows } = rl.getCursorPos()): void {
     const clock = output.columns < 60 ? "" : dim(`${new Date().toTimeString().slice(0, 5)} `);
     const text = lines.map((line) => `${clock}${line}\n`).join("");
-    output.write(`${"\x1b[A".repeat(rows)}\r\x1b[J${colour ? text : Bun.stripANSI(text)}`);
+    output.write(` ${"\x1b[A".repeat(rows)}\r\x1b[J${colour ? text : Bun.stripANSI(text)}`);
     // Not documented, but so in Node and in Bun: the rows that readline goes up before it redraws.
     Object.assign(rl, { prevRows: 0 });
     if (!leaving) rl.prompt(true);
@@ -221,7 +221,7 @@ async function pipe(address: Address, name: string, listen: boolean): Promise<vo
   stdout.end(() => process.exit());
 }
 
-function main(): void {
+async function main(): Promise<void> {
   const flag = { type: "boolean", default: false } as const;
   const flags = { help: flag, listen: flag, tls: flag, "no-reconnect": flag, "no-color": flag };
   const options = { ...flags, ca: { type: "string" } } as const;
@@ -233,7 +233,7 @@ function main(): void {
     const [where = "", name = login(), extra] = positionals;
     if (extra !== undefined) throw new Error(`'${extra}' is one word too many`);
     const address: Address = parseAddress(where);
-    if (values.tls) address.tls = values.ca ? { ca: readFileSync(values.ca, "utf8") } : {};
+    if (values.tls) address.tls = values.ca ? { ca: await Bun.file(values.ca).text() } : {};
     else if (values.ca) throw new Error("--ca goes with --tls");
     if (address.tls) createSecureContext(address.tls); // throws if the authority is none
     const colour = !values["no-color"] && !process.env["NO_COLOR"];
@@ -246,4 +246,4 @@ function main(): void {
   }
 }
 
-if (import.meta.main) main();
+if (import.meta.main) await main();

@@ -90,6 +90,59 @@ test("after a resize, the line being typed is still there", async () => {
   await ann.shows("you: half a line, and the rest");
 });
 
+for (const [what, typed] of [
+  ["longer than the window", line],
+  ["that fills its rows", "0123456789".repeat(16).slice("> ".length)],
+] as const) {
+  test(`a line ${what} flows with it, and the talk above stays`, async () => {
+    await using server = await startServer();
+    using bob = await Client.connect(server, "bob");
+    using ann = await startClient(server.port, "ann");
+    ann.type("what I said\r");
+    await bob.line("ann: what I said");
+    ann.type(typed.slice(0, -1));
+    await ann.ends(`> ${typed.slice(0, -1)}`);
+    ann.type(typed.slice(-1));
+    await ann.ends(`> ${typed}`);
+    for (const columns of [40, 100, 20, 80]) {
+      const before = ann.raw.length;
+      ann.resize(columns);
+      await until(() => ann.raw.length > before, "its redrawing");
+      bob.send(`at ${columns}\n`);
+      await ann.shows(`bob: at ${columns}`);
+      await ann.ends(`> ${typed}`);
+    }
+    const shown = squeeze(ann.screen.text).replace(/\d\d:\d\d/g, "");
+    const talk = "you:whatIsaidbob:at40bob:at100bob:at20bob:at80>";
+    expect(shown.slice(shown.indexOf("you:"))).toBe(talk + squeeze(typed));
+  });
+}
+
+test("a paste that fills rows leaves the talk as it is, and no rest of itself", async () => {
+  await using server = await startServer();
+  using bob = await Client.connect(server, "bob");
+  using ann = await startClient(server.port, "ann", 40);
+  const full = "a line that fills a row of the window...".slice(0, 40 - "> ".length);
+  ann.type(`${full}\rshort\r${full}\r${line}`);
+  await ann.ends(`> ${line}`);
+  ann.type("\x01so "); // Ctrl-A
+  await ann.ends(`> so ${line}`);
+  ann.type("\x05\x7f"); // Ctrl-E, Backspace
+  await ann.ends(`> so ${line.slice(0, -1)}`);
+  ann.type("\r");
+  await bob.line(`ann: so ${line.slice(0, -1)}`);
+  await until(
+    () => /\n>$/.test(ann.screen.text),
+    "an empty prompt",
+    () => ann.screen.text,
+  );
+  const shown = squeeze(ann.screen.text);
+  const talk = [full, "short", full, `so ${line.slice(0, -1)}`].map(
+    (said) => `you:${squeeze(said)}`,
+  );
+  expect(shown.slice(shown.indexOf("commands") + 8)).toBe(`${talk.join("")}>`);
+});
+
 test("Tab completes commands and the names of those who are there", async () => {
   await using server = await startServer();
   using bartholomew = await Client.connect(server, "bartholomew");

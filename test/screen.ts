@@ -8,6 +8,7 @@ import { root, until } from "./helpers.ts";
 /** A screen of characters; a wide one takes its cell and an empty one behind it. */
 export class Screen {
   #rows: string[][] = [];
+  #continued = new WeakSet<string[]>(); // rows that began where the one above was full
   #row = 0;
   #column = 0; // may be one beyond the last: the next character wraps
   #unread = "";
@@ -30,6 +31,31 @@ export class Screen {
 
   get cursor(): { row: number; column: number } {
     return { row: this.#row, column: this.#column };
+  }
+
+  /** Another width: full rows flow into the next ones, as in tmux, VTE, kitty and most others. */
+  resize(columns: number): void {
+    const [rows, row, column] = [this.#rows, this.#row, this.#column];
+    this.columns = columns;
+    this.#rows = Array.from({ length: this.height }, () => []);
+    this.#row = this.#column = 0;
+    let cursor: [string[], number] = [this.#rows[0]!, 0];
+    const end = Math.max(
+      row,
+      rows.findLastIndex((cells) => cells.length > 0),
+    );
+    for (const [y, cells] of rows.slice(0, end + 1).entries()) {
+      if (y > 0 && !this.#continued.has(cells)) {
+        this.#down();
+        this.#column = 0;
+      }
+      for (let x = 0; x < Math.max(cells.length, y === row ? column + 1 : 0); x++) {
+        if (y === row && x === column) cursor = [this.#rows[this.#row]!, this.#column];
+        if (x < cells.length && cells[x] !== "") this.#put(cells[x] ?? " ");
+      }
+    }
+    this.#row = this.#rows.indexOf(cursor[0]);
+    this.#column = cursor[1];
   }
 
   write(text: string): void {
@@ -64,6 +90,7 @@ export class Screen {
     if (this.#column + width > this.columns) {
       this.#down();
       this.#column = 0;
+      this.#continued.add(this.#rows[this.#row]!);
     }
     const row = this.#rows[this.#row]!;
     row[this.#column] = character;
@@ -126,7 +153,7 @@ export class Session implements Disposable {
   }
 
   resize(columns: number): void {
-    this.screen.columns = columns;
+    this.screen.resize(columns);
     this.process.terminal!.resize(columns, 24);
   }
 
