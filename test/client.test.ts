@@ -240,8 +240,9 @@ test("an error leaves the terminal as it was, too", async () => {
 test("colours are there in a terminal, stable for a name, and off when they should be", async () => {
   await using server = await startServer();
   using bob = await Client.connect(server, "bob");
+  // CI and TERM: it is for the user to say, not for the rest of the environment.
   using ann = new Session([bun, "client.ts", `:${server.port}`, "ann"], 80, { CI: "1", TERM: "" });
-  await ann.shows("welcome ann"); // whatever else is in the environment
+  await ann.shows("welcome ann");
   using plain = await startClient(server.port, "plain", 80, "--no-color");
   using quiet = new Session([bun, "client.ts", `:${server.port}`, "quiet"], 80, { NO_COLOR: "1" });
   await quiet.shows("welcome quiet");
