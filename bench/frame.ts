@@ -10,7 +10,7 @@
  * @module
  */
 import { bench, do_not_optimize, run, summary } from "mitata";
-import { cleanText, createFramer } from "../worker.ts";
+import { cleanText, createFramer } from "../parts/text.ts";
 
 const maxLine = 4096;
 const blockSize = 65_536; // bytes

@@ -44,6 +44,10 @@ export async function until(
   }
 }
 
+function matches(line: string, wanted: string | RegExp): boolean {
+  return typeof wanted === "string" ? line === wanted : wanted.test(line);
+}
+
 /** Lines that come one after the other; a reader may wait for one. */
 class Lines {
   readonly all: string[] = [];
@@ -69,12 +73,10 @@ class Lines {
     this.#changed = Promise.withResolvers();
   }
 
-  /** Waits until `found` gives something that is not undefined. */
-  async until<T>(found: () => T | undefined, what: string): Promise<T> {
-    const wait = async (): Promise<T> => {
-      for (;;) {
-        const value = found();
-        if (value !== undefined) return value;
+  /** Waits until `check` holds; looks again whenever something has come. */
+  async until(check: () => boolean, what: string): Promise<void> {
+    const wait = async (): Promise<void> => {
+      while (!check()) {
         if (this.ended) throw new Error(`no ${what} before the end; saw ${this.#tail()}`);
         await this.#changed.promise;
       }
@@ -84,9 +86,18 @@ class Lines {
 
   /** Waits for a line that equals or matches, among all that came or will come. */
   async line(wanted: string | RegExp): Promise<string> {
-    const matches = (line: string) =>
-      typeof wanted === "string" ? line === wanted : wanted.test(line);
-    return this.until(() => this.all.find(matches), `a line ${wanted}`);
+    let found: string | undefined;
+    await this.until(() => {
+      found = this.all.find((line) => matches(line, wanted));
+      return found !== undefined;
+    }, `a line ${wanted}`);
+    return found!;
+  }
+
+  /** Waits for `count` lines that equal or match. */
+  async count(wanted: string | RegExp, count: number): Promise<void> {
+    const found = () => this.all.filter((line) => matches(line, wanted)).length;
+    await this.until(() => found() >= count, `${count} lines ${wanted}`);
   }
 
   #tail(): string {
@@ -112,9 +123,13 @@ export interface Server extends AsyncDisposable {
  * Starts `server.ts` on a free port; disposing of it checks that no worker outlives it, and that none
  * had an error that nobody foresaw.
  */
-export async function startServer(args: string[] = [], script = "server.ts"): Promise<Server> {
+export async function startServer(
+  args: string[] = [],
+  { script = "server.ts", env = {} }: { script?: string; env?: Record<string, string> } = {},
+): Promise<Server> {
   return watchServer(
     Bun.spawn([process.execPath, resolve(root, script), "--port", "0", ...args], {
+      env: { ...process.env, ...env },
       stdio: ["pipe", "pipe", "pipe"],
     }),
   );
@@ -126,11 +141,7 @@ export async function watchServer(server: Bun.Subprocess<"pipe", "pipe", "pipe">
   const started = await log.line(/^listening on /).catch((error) => {
     throw new Error(`${error.message} ${errors.all.join(" ")}`);
   });
-  const [, port, pid] = /:(\d+) \(pid (\d+)\)$/.exec(started)!.map(Number) as [
-    number,
-    number,
-    number,
-  ];
+  const { port, pid } = parseListening(started);
   return {
     port,
     pid,
@@ -159,6 +170,19 @@ export async function watchServer(server: Bun.Subprocess<"pipe", "pipe", "pipe">
       if (errors.all.length > 0) throw new Error(`unforeseen: ${errors.all.join("\n")}`);
     },
   };
+}
+
+/** Understands a server's first line. */
+export function parseListening(text: string): { port: number; pid: number } {
+  const [, port, pid] = /listening on .*:(\d+) \(pid (\d+)\)/.exec(text)!;
+  return { port: Number(port), pid: Number(pid) };
+}
+
+/** A port that nobody uses at the moment. */
+export function freePort(): number {
+  const listener = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
+  listener.stop();
+  return listener.port;
 }
 
 function follow(stream: ReadableStream<Uint8Array>): Lines {
@@ -227,9 +251,7 @@ export async function allHave(clients: Client[], sender: string, count: number):
     const said = () => client.lines.all.filter((line) => line.startsWith(prefix));
     await client.lines.until(() => {
       // Filtering all lines is slow: look only when enough of them may be there.
-      return client.received >= count * (200 + prefix.length) && said().length >= count
-        ? true
-        : undefined;
+      return client.received >= count * (200 + prefix.length) && said().length >= count;
     }, `${count} lines from ${sender}`);
     const lines = said();
     const expected = numbered(count).split("\n");
@@ -291,7 +313,7 @@ export class Client implements Disposable {
 
   /** Waits for the server's end of the stream, or a reset. */
   async ended(): Promise<void> {
-    await this.lines.until(() => this.lines.ended || undefined, "the end");
+    await this.lines.until(() => this.lines.ended, "the end");
   }
 
   /** What came after the welcome. */

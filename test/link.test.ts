@@ -7,6 +7,7 @@ import { join } from "node:path";
 import {
   allHave,
   Client,
+  freePort,
   numbered,
   patience,
   root,
@@ -95,12 +96,6 @@ class Redis implements AsyncDisposable {
     await this.kill();
     rmSync(this.folder, { recursive: true });
   }
-}
-
-function freePort(): number {
-  const listener = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
-  listener.stop();
-  return listener.port;
 }
 
 /** Starts a server that is linked to the others of a Redis. */
@@ -196,7 +191,7 @@ test("100 people on two servers want one name at once: one gets it, the others a
   for (const client of clients) client.send("/nick star\n");
   const renamed = (client: Client) => client.lines.all.filter((line) => line.includes(" is now "));
   for (const client of clients)
-    await client.lines.until(() => renamed(client).length === 100 || undefined, "100 renames");
+    await client.lines.until(() => renamed(client).length === 100, "100 renames");
   const names = renamed(clients[0]!).map((line) => line.split(" ").at(-1)!);
   const wanted = Array.from({ length: 100 }, (_, n) => (n === 0 ? "star" : `star${n + 1}`));
   expect(names.sort()).toEqual(wanted.sort());
@@ -324,10 +319,7 @@ async function startThree(redis: Redis) {
 
 /** Waits until all `clients` have a line for the `count`th time. */
 async function allSeeTimes(clients: Client[], wanted: string, count: number): Promise<void> {
-  for (const { lines } of clients) {
-    const times = () => lines.all.filter((line) => line === wanted).length;
-    await lines.until(() => times() >= count || undefined, `${wanted} for the ${count}. time`);
-  }
+  for (const { lines } of clients) await lines.count(wanted, count);
 }
 
 test("kill -9 and restart of Redis in the middle of a flood: every line everywhere exactly once", async () => {

@@ -296,7 +296,7 @@ test("without the password nobody is anybody: no name, no member, no word", asyn
   eve.send("guess\n");
   await eve.line("* wrong password, try again:");
   eve.send("/who\n");
-  await eve.lines.until(() => eve.lines.all.length === 3 || undefined, "the second answer");
+  await eve.lines.until(() => eve.lines.all.length === 3, "the second answer");
   eve.send("once more\n");
   await eve.line("* wrong password, goodbye");
   await eve.ended();

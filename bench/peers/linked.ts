@@ -5,9 +5,9 @@
  *
  * @module
  */
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { freePort } from "../../test/helpers.ts";
 
 /** Starts a program, and waits for what it says when it is ready. */
 async function start(cmd: string[], ready: RegExp): Promise<string> {
@@ -26,17 +26,7 @@ async function start(cmd: string[], ready: RegExp): Promise<string> {
   return ready.exec(said)![1]!;
 }
 
-function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  return new Promise((resolve) =>
-    server.on("listening", () => {
-      const { port } = server.address() as { port: number };
-      server.close(() => resolve(port));
-    }),
-  );
-}
-
-const port = String(await freePort());
+const port = String(freePort());
 const inMemory = ["--save", "", "--appendonly", "no"];
 const redis = ["redis-server", "--bind", "127.0.0.1", "--port", port, ...inMemory];
 await start(redis, /(Ready) to accept connections/);

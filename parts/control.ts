@@ -1,0 +1,45 @@
+/**
+ * What goes over IPC between the server and a worker: the socket, once, then control messages in both
+ * directions. What people say does not: it goes through the worker's stdin and stdout.
+ *
+ * @module
+ */
+import { cleanName } from "./text.ts";
+
+/** How a client is served: limits (bytes, lines a second), and how it proves who it is. */
+export interface Terms {
+  maxLine: number;
+  rate: number;
+  /** PEM texts. */
+  tls?: { cert: string; key: string };
+  /** A hash of the password, as `Bun.password` makes it. */
+  password?: string;
+}
+
+/** What the server orders: serve the client whose socket comes along, take an answer, come to an end. */
+export type Order =
+  ({ type: "serve" } & Terms) | { type: "done"; name: string } | { type: "finish" };
+
+/** What a worker may ask. `name` joins or renames; `tell` is a line for its own client only. */
+export type Question =
+  { type: "who" | "leave" } | { type: "name"; name: string } | { type: "tell"; text: string };
+
+/**
+ * A question with its place among the lines. IPC and stdout are not ordered against each other, so it
+ * carries `at`, the number of bytes that the worker has written to stdout before it, and the server
+ * answers it once it has relayed that many.
+ */
+export type Request = Question & { at: number };
+
+/** Everything that comes from a worker: `ready` once, then requests. */
+export type Message = { type: "ready" } | Request;
+
+/** Whether a message is valid, and a name in it clean: the server does not trust its workers. */
+export function isMessage(message: unknown): message is Message {
+  const { type, at, name, text } = (message ?? {}) as Record<string, unknown>;
+  if (type === "ready") return true;
+  if (!Number.isSafeInteger(at)) return false;
+  if (type === "name") return typeof name === "string" && cleanName(name) === name;
+  if (type === "tell") return typeof text === "string" && text.length < 1000;
+  return type === "who" || type === "leave";
+}

@@ -1,0 +1,344 @@
+/**
+ * The link between servers that share a room through Redis. `bun server.ts --redis URL` imports it;
+ * without that option nothing of it is loaded.
+ *
+ * The room's log is a stream. What a server's own clients say, that server delivers at once and
+ * appends; what the others append, it reads and delivers. Notices (`* ann joined`) are lines like all
+ * others, so everyone sees them in order with what was said.
+ *
+ * When Redis is away, each server goes on alone. What is said meanwhile waits in a bounded queue, and
+ * reading goes on behind the last entry that was read; a number that is missing there is told to the
+ * room.
+ *
+ * @module
+ */
+import { hostname } from "node:os";
+import { log } from "./log.ts";
+import { Outbox } from "./outbox.ts";
+import { type Appended, explain, lastWords, Store } from "./redis.ts";
+
+/** Where names are unique, and who else gets what is said here. */
+export interface Link {
+  /** Begins to deliver what others say. */
+  start(room: LinkedRoom): void;
+  /** Passes whole lines on to the other servers. Takes any number, and never throws. */
+  append(block: Uint8Array): void;
+  /** Whether more is said here than the others can be given: a flood should wait. */
+  readonly isBehind: boolean;
+  /** Claims a name for a client; gives how many are online with it, or 0 if somebody has the name. */
+  claim(name: string, pid: number): Promise<number>;
+  /** Whether a name is claimed for a client of ours. */
+  owns(name: string): boolean;
+  /** Frees a name, behind all that was appended before. */
+  release(name: string): void;
+  /** Lists everyone, in lines; `here` are our own. */
+  who(here: { name: string; pid: number }[]): Promise<string>;
+  /** Ends the link when everything that was said is appended. */
+  close(): Promise<void>;
+}
+
+/** What the link needs of its server's room. */
+export interface LinkedRoom {
+  /** Delivers whole lines to every client here; pending while a flood has to wait. */
+  deliver(lines: Uint8Array): Promise<void>;
+  /** Tells every client here something about the link. */
+  inform(text: string): void;
+  /** A name of ours is somebody else's now: its client here must get another. */
+  rename(name: string): void;
+}
+
+const beatMs = 3000; // between two renewals of our lease
+const maxBlock = 65_536; // bytes that are delivered together; a single block may be more
+
+/** A server's ID as people read it: "server 4711 on myhost". */
+function label(server: string): string {
+  return server.replace(/^(.*)\/(\d+)\/\w+$/, "server $2 on $1");
+}
+
+/** Our clients' names, and which of them we may keep. */
+class Names {
+  readonly #owned = new Map<string, number>(); // with their workers' pids
+  readonly #claimed = new Set<string>(); // names that we have asked for
+
+  get size(): number {
+    return this.#owned.size;
+  }
+
+  [Symbol.iterator](): Iterator<[string, number]> {
+    return this.#owned[Symbol.iterator]();
+  }
+
+  owns(name: string): boolean {
+    return this.#owned.has(name);
+  }
+
+  /** Whether a client of ours has the name, or may get it. */
+  uses(name: string): boolean {
+    return this.#owned.has(name) || this.#claimed.has(name);
+  }
+
+  delete(name: string): boolean {
+    return this.#owned.delete(name);
+  }
+
+  /** Owns a name if `decide` resolves to how many are online with it; 0 means that others have it. */
+  async claim(name: string, pid: number, decide: () => Promise<number>): Promise<number> {
+    if (this.uses(name)) return 0;
+    this.#claimed.add(name);
+    const online = await decide();
+    this.#claimed.delete(name);
+    if (online > 0) this.#owned.set(name, pid);
+    return online;
+  }
+}
+
+/** How far the stream was read, and what in it is new. */
+export class Bookmark {
+  streamId = ""; // of the last entry; empty before we have appended the first
+  #position = 0; // its number among all entries
+  readonly #numbers = new Map<string, number>(); // server -> the number of its last block
+
+  /** Begins behind an entry. */
+  set(streamId: string, position: number): void {
+    if (this.streamId === "") [this.streamId, this.#position] = [streamId, position];
+  }
+
+  skip(streamId: string): void {
+    this.streamId = streamId;
+  }
+
+  /**
+   * Moves on to an entry. `isNew`: its block was not read before. `isGap`: entries before it are
+   * missing, because the stream was trimmed before we read them, or Redis has lost its end.
+   */
+  move({ streamId, from, number, position }: Appended): { isNew: boolean; isGap: boolean } {
+    const isLastWords = number === lastWords;
+    // Of a server that we did not know, any number is the first.
+    const before = this.#numbers.get(from) ?? number - 1;
+    const isGap = position !== this.#position + 1 || (!isLastWords && number > before + 1);
+    const isNew = isLastWords || number > before; // or it was sent again: the first answer was lost
+    this.streamId = streamId;
+    this.#position = position;
+    if (isNew && !isLastWords) this.#numbers.set(from, number);
+    return { isNew, isGap };
+  }
+}
+
+/** A link through Redis. */
+class RedisLink implements Link {
+  readonly #id = `${hostname()}/${process.pid}/${crypto.randomUUID().slice(0, 8)}`; // new at each start
+  readonly #url: string;
+  readonly #roomName: string;
+  readonly #names = new Names();
+  readonly #outbox = new Outbox(label(this.#id), (text) => this.#room?.inform(text));
+  readonly #bookmark = new Bookmark();
+  #room: LinkedRoom | undefined;
+  #store: Store | undefined; // while the link is up, as far as we know
+  #ended = Promise.resolve(); // the link was closed
+  #isClosing = false;
+  #wake = () => {}; // there is something to append, or the link has changed
+  #listing: Promise<string> | undefined; // the answer to /who that is being made
+
+  constructor(url: string, roomName: string) {
+    this.#url = url;
+    this.#roomName = roomName;
+  }
+
+  start(room: LinkedRoom): void {
+    this.#room = room;
+    this.#ended = this.#stay();
+  }
+
+  append(block: Uint8Array): void {
+    this.#outbox.push(block);
+    this.#wake();
+  }
+
+  get isBehind(): boolean {
+    return this.#store !== undefined && this.#outbox.isBehind;
+  }
+
+  // --- Names -------------------------------------------------------------------------------------
+
+  /** While the link is lost, a name is unique among our own; `#connect()` settles the rest. */
+  claim(name: string, pid: number): Promise<number> {
+    return this.#names.claim(name, pid, async () => {
+      const store = this.#store;
+      const alone = this.#names.size + 1;
+      try {
+        if (!store) return alone;
+        const [online, taken] = await store.claim([[name, pid]]);
+        return taken.length > 0 ? 0 : online;
+      } catch {
+        this.#lose(store!);
+        return alone;
+      }
+    });
+  }
+
+  owns(name: string): boolean {
+    return this.#names.owns(name);
+  }
+
+  release(name: string): void {
+    if (!this.#names.delete(name) || !this.#store) return; // #connect() frees what is left over
+    this.#outbox.free(name);
+    this.#wake();
+  }
+
+  /** Renews our lease and the claims on our names: some may be lost, if we were away for too long. */
+  async #renew(store: Store): Promise<void> {
+    const [, taken] = await store.claim(this.#names);
+    for (const name of taken) if (this.#names.delete(name)) this.#room?.rename(name);
+  }
+
+  /** Those who ask at the same time share an answer. */
+  who(here: { name: string; pid: number }[]): Promise<string> {
+    return (this.#listing ??= this.#list(here).finally(() => (this.#listing = undefined)));
+  }
+
+  async #list(here: { name: string; pid: number }[]): Promise<string> {
+    const groups = new Map([[this.#id, here]]);
+    const owners = await this.#store?.owners().catch(() => undefined);
+    for (const owner of owners ?? [])
+      if (owner.server !== this.#id)
+        groups.set(owner.server, [...(groups.get(owner.server) ?? []), owner]);
+    const lines = [...groups].map(([server, people]) => {
+      const heading = `\n* ${label(server)}${server === this.#id ? ", this one" : ""}:`;
+      return heading + people.map(({ name, pid }) => `\n* ${name} (worker ${pid})`).join("");
+    });
+    if (!owners) lines.push("\n* the link is lost: who is on other servers is not known");
+    return `${[...groups.values()].flat().length} online:${lines.join("")}`;
+  }
+
+  // --- The link, from connecting to the end ------------------------------------------------------
+
+  /** Keeps the link. Never rejects. */
+  async #stay(): Promise<void> {
+    while (!this.#isClosing) {
+      const store = this.#store;
+      if (store) {
+        const loops = [this.#write(store), this.#read(store)];
+        const reason = await Promise.race(loops).catch((error: Error) => error.message);
+        this.#lose(store); // which ends the other loop, too
+        await Promise.allSettled(loops);
+        if (this.#isClosing) return;
+        log(`link: ${reason ?? "a claim failed"}`);
+      }
+      this.#room?.inform("link to other servers lost");
+      for (let pause = 100; !this.#isClosing; pause = Math.min(2 * pause, 2000)) {
+        const failure = await this.connect().catch((error: Error) => error);
+        if (!failure) break;
+        await Bun.sleep(pause);
+      }
+      if (this.#store) this.#room?.inform("link is back");
+    }
+  }
+
+  /** Connects, appends what was in doubt and renews our claims. Rejects if that is not possible. */
+  async connect(): Promise<void> {
+    const store = new Store(this.#url, this.#id, this.#roomName);
+    try {
+      // If nothing waits, an empty block shows that Redis takes writes.
+      await this.#send(store, this.#outbox.nextOrEmpty());
+      this.#store = store; // before the claims: a client that joins now claims its name behind them
+      await this.#renew(store);
+      for (const { name, server } of await store.owners())
+        if (server === this.#id && !this.#names.uses(name)) this.#outbox.free(name);
+    } catch (error) {
+      this.#lose(store);
+      throw error;
+    }
+  }
+
+  /** The link is down from now on; all that waits for an answer rejects. */
+  #lose(store: Store): void {
+    if (this.#store === store) this.#store = undefined;
+    store.close();
+    this.#wake();
+  }
+
+  /** Appends what waits, one entry at a time: so their order is ours, and only one can be in doubt. */
+  async #write(store: Store): Promise<void> {
+    let isDue = false; // our lease's renewal
+    const clock = setInterval(() => {
+      isDue = true;
+      this.#wake();
+    }, beatMs);
+    try {
+      while (this.#store === store) {
+        const parcel = this.#outbox.next();
+        if (isDue) {
+          isDue = false;
+          await this.#renew(store);
+        } else if (parcel) await this.#send(store, parcel);
+        else if (this.#isClosing) return await store.leave();
+        else await new Promise<void>((resolve) => (this.#wake = resolve));
+      }
+    } finally {
+      clearInterval(clock);
+    }
+  }
+
+  /** Appends a parcel; until Redis has answered, it is the one in doubt. */
+  async #send(store: Store, parcel: ReturnType<Outbox["nextOrEmpty"]>): Promise<void> {
+    const unused = parcel.freed.filter((name) => !this.#names.uses(name));
+    const { streamId, position } = await store.append(parcel, unused);
+    this.#outbox.done();
+    this.#bookmark.set(streamId, position); // we read from our first entry on
+  }
+
+  /** Delivers what the others append. One reply waits here: 64 entries at most. */
+  async #read(store: Store): Promise<void> {
+    while (this.#store === store) {
+      let lines = "";
+      for (const entry of await store.read(this.#bookmark.streamId)) {
+        lines += this.#linesOf(entry);
+        if (lines.length < maxBlock) continue;
+        await this.#room?.deliver(Buffer.from(lines));
+        lines = "";
+      }
+      if (lines) await this.#room?.deliver(Buffer.from(lines));
+    }
+  }
+
+  /** Gives the lines of an entry that our clients have not got yet. */
+  #linesOf(entry: Appended | string): string {
+    if (typeof entry === "string") {
+      log(`skipped ${entry} in the stream of ${this.#roomName}: no server wrote it`);
+      this.#bookmark.skip(entry);
+      return "";
+    }
+    const { isNew, isGap } = this.#bookmark.move(entry);
+    const isOurs = entry.from === this.#id;
+    if (isOurs && entry.number === lastWords && !this.#isClosing) this.#contradict(entry.block);
+    const notice = isGap ? "* some lines from other servers may be missing here\n" : "";
+    return isNew && !isOurs ? notice + entry.block : notice;
+  }
+
+  /** We were away so long that others were told that our people left: those who did not are back. */
+  #contradict(left: string): void {
+    for (const [, name = ""] of left.matchAll(/^\* (\S+) left/gm))
+      if (this.#names.owns(name))
+        this.append(Buffer.from(`* ${name} joined (their server is back)\n`));
+  }
+
+  /** Frees our names, and tells the others that our people left. */
+  async close(): Promise<void> {
+    this.#isClosing = true;
+    this.#wake();
+    if (this.#store) await this.#ended;
+    if (!this.#outbox.isEmpty) log("the link is lost: other servers miss what was said last");
+  }
+}
+
+/** Links this server to the others of a room. Rejects, with a line for a person, if it cannot now. */
+export async function openLink(url: string, roomName: string): Promise<Link> {
+  const link = new RedisLink(url, roomName);
+  try {
+    await link.connect();
+  } catch (error) {
+    throw new Error(explain(url, error as Error));
+  }
+  return link;
+}

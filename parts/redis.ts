@@ -1,0 +1,208 @@
+/**
+ * What the servers of a room keep in Redis or Valkey, and each step that changes it. No other file
+ * knows Redis.
+ *
+ * A room has four keys. The braces keep them on one shard of a cluster:
+ *
+ *     pipechat:ROOM            the stream; an entry is a block of whole lines, and who appended it
+ *     {pipechat:ROOM}:entries  how many entries there ever were: each carries its number
+ *     {pipechat:ROOM}:names    name -> the server that has it, and the pid of the worker
+ *     {pipechat:ROOM}:servers  server -> the second in which its lease ends, by Redis's clock
+ *
+ * @module
+ */
+
+const leaseSeconds = 9; // a server that does not renew its lease for so long is lost
+const blockMs = 2000; // an XREAD waits so long for an entry
+const silenceMs = 6000; // a connection that brings nothing for so long is lost
+const maxEntries = 10_000; // the stream is trimmed to about so many
+
+/** The number of the entry that others append in the name of a lost server: its people have left. */
+export const lastWords = 0;
+
+/** A block that a server appends, with its number among all that this server appends: 1, 2, 3 … */
+export interface Entry {
+  number: number;
+  block: string;
+}
+
+/** An entry of the stream, as it is read. */
+export interface Appended extends Entry {
+  /** The server that appended it, or in whose name others did. */
+  from: string;
+  /** Its number among all entries that there ever were. */
+  position: number;
+  /** Redis's ID of it, which the next read begins behind. */
+  streamId: string;
+}
+
+/** Who has a name. */
+export interface Owner {
+  name: string;
+  server: string;
+  pid: number;
+}
+
+// Each script is one step. It must bear that its beginning is done twice, hence SET and not INCR: if
+// Redis 7.0 is killed while it writes a step to disk, it repeats the first commands of that step when
+// it starts for the second time after that.
+const prelude = `
+  local stream, entries, names, servers = unpack(KEYS)
+  local me = ARGV[1]
+  local function add(from, number, block)
+    local entry = (redis.call('GET', entries) or 0) + 1
+    redis.call('SET', entries, entry)
+    return {redis.call('XADD', stream, 'MAXLEN', '~', ${maxEntries}, '*',
+      'from', from, 'number', number, 'entry', entry, 'block', block), entry}
+  end
+  local function server(owner)
+    return owner and string.match(owner, '%S+')
+  end`;
+
+/** Appends a block, and then frees the names that nobody uses any more. */
+const appendScript = `${prelude}
+  for i = 4, #ARGV do
+    if server(redis.call('HGET', names, ARGV[i])) == me then redis.call('HDEL', names, ARGV[i]) end
+  end
+  return add(me, ARGV[2], ARGV[3])`;
+
+/**
+ * Renews our lease and claims names; gives how many there are, and which of them others have. Before
+ * that it ends the servers whose lease has run out, and appends in their name that their people left.
+ * If our own lease has run out too, Redis was away, not they: then it renews theirs as well. A lease
+ * of 0 seconds ends our own.
+ */
+const claimScript = `${prelude}
+  local lease = tonumber(ARGV[2])
+  local now = tonumber(redis.call('TIME')[1])
+  local function drop(lost, why)
+    local lines = {}
+    local all = redis.call('HGETALL', names)
+    for i = 1, #all, 2 do
+      if server(all[i + 1]) == lost then
+        redis.call('HDEL', names, all[i])
+        table.insert(lines, '* ' .. all[i] .. ' left (their server ' .. why .. ')\\n')
+      end
+    end
+    redis.call('ZREM', servers, lost)
+    if #lines > 0 then add(lost, ${lastWords}, table.concat(lines)) end
+  end
+  local mine = tonumber(redis.call('ZSCORE', servers, me) or now + 1)
+  for _, lost in ipairs(redis.call('ZRANGEBYSCORE', servers, '-inf', now)) do
+    if mine <= now then redis.call('ZADD', servers, now + lease, lost)
+    else drop(lost, 'was lost') end
+  end
+  if lease == 0 then return drop(me, 'was shut down') end
+  redis.call('ZADD', servers, now + lease, me)
+  local taken = {}
+  for i = 3, #ARGV, 2 do
+    local owner = server(redis.call('HGET', names, ARGV[i]))
+    if owner and owner ~= me then table.insert(taken, ARGV[i])
+    else redis.call('HSET', names, ARGV[i], me .. ' ' .. ARGV[i + 1]) end
+  end
+  return {redis.call('HLEN', names), taken}`;
+
+/**
+ * Two connections to Redis, until one of them is lost or closed. Every method rejects from then on, and
+ * also when Redis refuses: its callers treat both alike.
+ */
+export class Store {
+  readonly #writer: Bun.RedisClient;
+  readonly #reader: Bun.RedisClient; // XREAD blocks its connection: it needs one of its own
+  readonly #server: string;
+  readonly #stream: string;
+  readonly #keys: string[];
+
+  /**
+   * @param server our ID among the servers of the room
+   * @param room the room's name
+   */
+  constructor(url: string, server: string, room: string) {
+    // We reconnect ourselves. A client that queues commands, or repeats them, would leave us not
+    // knowing what Redis has got. The first command connects, and rejects if that is not possible.
+    const options = { autoReconnect: false, connectionTimeout: 5000, idleTimeout: silenceMs };
+    this.#writer = new Bun.RedisClient(url, options);
+    this.#reader = new Bun.RedisClient(url, options);
+    this.#server = server;
+    this.#stream = `pipechat:${room}`;
+    const others = ["entries", "names", "servers"].map((key) => `{${this.#stream}}:${key}`);
+    this.#keys = [this.#stream, ...others];
+  }
+
+  #run(script: string, args: (string | number)[]): Promise<any> {
+    const all = [script, "4", ...this.#keys, this.#server, ...args.map(String)];
+    return this.#writer.send("EVAL", all);
+  }
+
+  /** Appends a block and frees names behind it. */
+  async append(
+    { number, block }: Entry,
+    freed: string[],
+  ): Promise<Pick<Appended, "streamId" | "position">> {
+    const [streamId, position] = await this.#run(appendScript, [number, block, ...freed]);
+    return { streamId, position };
+  }
+
+  /**
+   * Renews our lease and claims names, each with its worker's pid.
+   *
+   * @returns how many people are online, and the names that other servers have
+   */
+  claim(names: Iterable<[string, number]>): Promise<[online: number, taken: string[]]> {
+    return this.#run(claimScript, [leaseSeconds, ...[...names].flat()]);
+  }
+
+  /** Ends our lease, frees our names and tells the others that their people left. */
+  async leave(): Promise<void> {
+    await this.#run(claimScript, [0]);
+  }
+
+  /** All names of the room, sorted by server. */
+  async owners(): Promise<Owner[]> {
+    const owners: Record<string, string> = await this.#writer.send("HGETALL", [this.#keys[2]!]);
+    return Object.entries(owners)
+      .map(([name, owner]): Owner => {
+        const [server = "", pid] = owner.split(" ");
+        return { name, server, pid: Number(pid) };
+      })
+      .sort((a, b) => (a.server + a.name < b.server + b.name ? -1 : 1));
+  }
+
+  /**
+   * Reads what was appended behind an entry: 64 entries at most, none if nothing comes for a while.
+   * An entry that no server of ours can have written comes as its ID alone.
+   */
+  async read(after: string): Promise<(Appended | string)[]> {
+    const options = ["COUNT", "64", "BLOCK", String(blockMs), "STREAMS", this.#stream];
+    const reply = await this.#reader.send("XREAD", [...options, after]);
+    const entries: [string, string[]][] = reply?.[this.#stream] ?? [];
+    return entries.map(([streamId, fields]) => parseEntry(streamId, fields) ?? streamId);
+  }
+
+  /** Closes both connections: what waits for an answer rejects. */
+  close(): void {
+    this.#writer.close();
+    this.#reader.close();
+  }
+}
+
+/** Understands an entry's fields, name and value in turn. */
+export function parseEntry(streamId: string, fields: string[]): Appended | undefined {
+  const values: Record<string, string> = {};
+  for (let at = 0; at < fields.length; at += 2) values[fields[at]!] = fields[at + 1]!;
+  const { from, number = "", entry = "", block } = values;
+  if (!from || block === undefined || /[^\n]$/.test(block)) return undefined;
+  if (!/^\d{1,15}$/.test(number) || !/^\d{1,15}$/.test(entry)) return undefined;
+  return { streamId, from, number: Number(number), position: Number(entry), block };
+}
+
+/** Says what is wrong with a Redis, and never the password in its URL. */
+export function explain(url: string, error: Error & { code?: string }): string {
+  const { host, pathname } = new URL(url);
+  const redis = `Redis at ${host || pathname}`;
+  if (error.code === "ERR_REDIS_AUTHENTICATION_FAILED")
+    return `${redis} does not accept the password, or wants one: check --redis`;
+  if (/^ERR_REDIS_(CONNECTION|IDLE)/.test(error.code ?? ""))
+    return `cannot reach ${redis}: start it, or check --redis`;
+  return `cannot use ${redis}: ${error.message.split(" script: ")[0]}`;
+}

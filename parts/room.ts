@@ -1,0 +1,164 @@
+/**
+ * The room: who is in it, what they are called, and that each of them gets what the others say.
+ *
+ * @module
+ */
+import type { Request } from "./control.ts";
+import type { Link } from "./link.ts";
+import { log } from "./log.ts";
+import { maxName } from "./text.ts";
+
+/** A client's connection, as the room needs it. */
+export interface Member {
+  /** The process that serves it now. */
+  readonly pid: number;
+  /** Whether it is neither closing nor dead. */
+  readonly isOpen: boolean;
+  /** Whether more than half of what may wait for it does. */
+  readonly isBehind: boolean;
+  /** Sends it whole lines. */
+  deliver(block: Uint8Array): void;
+  /** Asks something in its name, behind what it has asked itself. */
+  ask(request: Request): void;
+}
+
+const flood = 16_384; // bytes in a block that only somebody in a hurry sends
+const maxWait = 250; // that a flood waits for those who are behind, ms
+
+/** The members of a room, on this server. */
+export class Room {
+  readonly #members = new Map<Member, string>(); // and their names
+  readonly #link: Link;
+  readonly #logsTalk: boolean;
+
+  /** @param link to the other servers of the room */
+  constructor(link: Link, { verbose = false } = {}) {
+    this.#link = link;
+    this.#logsTalk = verbose;
+    link.start({
+      deliver: (lines) => this.#relay(lines),
+      inform: (text) => this.inform(text),
+      rename: (name) => this.#rename(name),
+    });
+  }
+
+  /** What a member is called; empty before it has joined and after it has left. */
+  nameOf(member: Member): string {
+    return this.#members.get(member) ?? "";
+  }
+
+  // --- What is said ------------------------------------------------------------------------------
+
+  /** Relays whole lines to everyone but their sender. Pending while a flood has to wait. */
+  async say(sender: Member, block: Uint8Array): Promise<void> {
+    this.#link.append(block);
+    await this.#relay(block, sender);
+  }
+
+  async #relay(block: Uint8Array, sender?: Member): Promise<void> {
+    for (const member of this.#members.keys()) if (member !== sender) member.deliver(block);
+    if (this.#logsTalk) log(new TextDecoder().decode(block).trimEnd());
+    // A client may be far behind only because the flood has taken the processor from its worker: so
+    // a flood waits a little for it, and for the link. A single line never waits.
+    for (let ms = 0; block.length >= flood && ms < maxWait && this.#isBehind(); ms++)
+      await Bun.sleep(1);
+  }
+
+  #isBehind(): boolean {
+    return this.#link.isBehind || this.#members.keys().some((member) => member.isBehind);
+  }
+
+  /** Tells one client something, in order with what the others say. */
+  tell(member: Member, text: string): void {
+    member.deliver(Buffer.from(`* ${text}\n`));
+  }
+
+  /** Tells everyone on this server something. */
+  inform(text: string): void {
+    for (const member of this.#members.keys()) this.tell(member, text);
+    log(text);
+  }
+
+  /** Tells everyone, on other servers too, what a member has done. */
+  #announce(member: Member, text: string): void {
+    for (const other of this.#members.keys()) this.tell(other, text);
+    this.#link.append(Buffer.from(`* ${text}\n`));
+    log(`worker ${member.pid}: ${text}`);
+  }
+
+  // --- Who is here -------------------------------------------------------------------------------
+
+  /** Tells a member who is here, and which process serves them. */
+  async who(member: Member): Promise<void> {
+    if (!this.#members.has(member)) return;
+    const here = [...this.#members].map(([{ pid }, name]) => ({ name, pid }));
+    this.tell(member, await this.#link.who(here));
+  }
+
+  /**
+   * Lets a client join, or gives it another name: the one that it wants or, if somebody has it, the
+   * first that is free of ann2, ann3 and so on. Waits only if other servers have a say in it.
+   */
+  async name(member: Member, wanted: string): Promise<void> {
+    const before = this.nameOf(member);
+    let name = wanted;
+    let online = 0;
+    for (let n = 2; name !== before || !this.#link.owns(name); n++) {
+      online = await this.#link.claim(name, member.pid);
+      if (online > 0) break;
+      name = [...wanted].slice(0, maxName - String(n).length).join("") + n;
+    }
+    if (!member.isOpen) {
+      if (name !== before) this.#link.release(name); // it has gone meanwhile
+      return;
+    }
+    if (name !== wanted) this.tell(member, `${wanted} is taken, you are ${name}`);
+    if (name === before) return this.tell(member, `you are ${name} already`);
+    this.#announce(
+      member,
+      before ? `${before} is now ${name}` : `${name} joined (${online} online)`,
+    );
+    this.#members.set(member, name);
+    if (before) this.#link.release(before);
+    else this.tell(member, `welcome ${name} (${online} online), /help lists the commands`);
+  }
+
+  /** The link has lost a name to a client of another server: its member here gets the next. */
+  #rename(name: string): void {
+    for (const [member, of] of this.#members)
+      if (of === name) member.ask({ type: "name", name, at: 0 });
+  }
+
+  /** Takes a member out of the room, and tells the others `how` it left. */
+  leave(member: Member, how = ""): void {
+    const name = this.nameOf(member);
+    if (!this.#members.delete(member)) return;
+    this.#announce(member, `${name} left${how}`);
+    this.#link.release(name);
+  }
+
+  /** Ends the link to other servers. */
+  close(): Promise<void> {
+    return this.#link.close();
+  }
+}
+
+/** The link of a server that shares its room with no other. */
+export function noLink(): Link {
+  const names = new Set<string>();
+  return {
+    start() {},
+    isBehind: false,
+    append() {},
+    async claim(name) {
+      return names.has(name) ? 0 : names.add(name).size;
+    },
+    owns: (name) => names.has(name),
+    release: (name) => void names.delete(name),
+    async who(here) {
+      const lines = here.map(({ name, pid }) => `\n* ${name} (worker ${pid})`);
+      return `${here.length} online:${lines.join("")}`;
+    },
+    async close() {},
+  };
+}
