@@ -33,7 +33,8 @@ const maxClients = Math.min(options.maxClients, Math.floor((maxFiles - 30) / 5))
 
 let terms = termsOrEnd(); // on which the next client is served
 const script = join(import.meta.dir, "worker.ts");
-const start = () => new WorkerProcess(script, options.maxLine);
+const limits = { maxLine: options.maxLine, plain: options.tlsCert !== undefined };
+const start = () => new WorkerProcess(script, limits);
 const pool = new Pool(start, options.spares, availableParallelism());
 const room = new Room(options.redis ? await openLink(options.redis) : noLink(), options);
 const connections = new Set<Connection>(); // from accept to their end
@@ -69,7 +70,8 @@ async function serve(socket: Socket): Promise<void> {
 
   // 3. A client that did not leave before has left now.
   connection.fallSilent();
-  room.leave(connection, ` (worker ${worker.pid} ${await worker.ended})`);
+  if (!connection.isClosing)
+    room.leave(connection, ` (worker ${worker.pid} ${await worker.ended})`);
 }
 
 /** Answers what a worker asks. One that is closing or killed gets no answer: it could join again. */

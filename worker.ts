@@ -14,7 +14,7 @@
  */
 import type { Socket } from "node:net";
 import type { Order, Question, Request, Terms } from "./parts/control.ts";
-import { Relay } from "./parts/relay.ts";
+import { openRelay } from "./parts/relay.ts";
 import { cleanName, createFramer } from "./parts/text.ts";
 import { createThrottle } from "./parts/throttle.ts";
 
@@ -44,12 +44,12 @@ process.on("message", (order: Order, socket: unknown) => {
 });
 
 // 1. Up and waiting for a client. If stdin ends now, the server does not need this process, or is dead.
-const relay = await Relay.open();
+const relay = await openRelay();
 process.send!({ type: "ready" });
 const order = await Promise.race([serve.promise, relay.closed]);
 if (!order?.socket) process.exit(); // or the client was reset before its socket got here
 const { socket, tls, ...terms } = order;
-relay.serve(tls ? await encrypt(socket, tls) : socket);
+relay.serve(tls ? await encrypt(socket, tls) : socket, terms.maxLine);
 
 // 2. What the client says goes up, what the others say comes down, until one side ends.
 await Promise.race([talk(), relay.closed]);
@@ -75,7 +75,7 @@ async function handle(lines: (string | null)[], throttle: () => number): Promise
     if (line === "" && name) continue;
     const early = throttle();
     const isMessage = name && line && (line[0] !== "/" || line[1] === "/");
-    if (!isMessage || early > 0) {
+    if (block && (!isMessage || early > 0)) {
       await relay.say(block);
       block = "";
     }
@@ -86,7 +86,7 @@ async function handle(lines: (string | null)[], throttle: () => number): Promise
     else if (name) await obey(line);
     else await join(line);
   }
-  await relay.say(block);
+  if (block) await relay.say(block);
 }
 
 /** Takes the client's first line as its name; if there is a password, the next lines are that. */

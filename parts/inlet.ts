@@ -12,8 +12,8 @@ const newline = 0x0a;
 export class Inlet {
   readonly #maxLine: number;
   readonly #requests: Request[] = [];
-  readonly #chunks: Uint8Array[] = []; // that are not dealt with, two at most
-  #room = Promise.withResolvers<void>(); // for the next chunk
+  readonly #chunks: Uint8Array[] = []; // that are not dealt with
+  #room: PromiseWithResolvers<void> | undefined; // for the next chunk, if it has to wait
   #ended = false;
   #wake = () => {};
 
@@ -30,7 +30,7 @@ export class Inlet {
     this.#chunks.push(chunk);
     this.#wake();
     if (this.#chunks.length === 1) return undefined;
-    this.#room = Promise.withResolvers();
+    this.#room ??= Promise.withResolvers();
     return this.#room.promise;
   }
 
@@ -64,7 +64,9 @@ export class Inlet {
         given += block?.length ?? 0;
         if (carry.length > this.#maxLine) throw new Error("sent a line without end");
         this.#chunks.shift();
-        if (this.#chunks.length === 0) this.#room.resolve();
+        if (this.#chunks.length > 0) continue;
+        this.#room?.resolve();
+        this.#room = undefined;
       } else if (this.#ended) return;
       else await new Promise<void>((resolve) => (this.#wake = resolve));
     }

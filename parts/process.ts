@@ -5,6 +5,7 @@
  * @module
  */
 import type { Socket } from "node:net";
+import { type Channel, spawnWithChannel } from "./channel.ts";
 import { isMessage, type Order, type Request } from "./control.ts";
 import { Inlet } from "./inlet.ts";
 import type { Outlet } from "./outlet.ts";
@@ -13,20 +14,18 @@ import { maxName } from "./text.ts";
 // The server's own environment may hold secrets, so workers do not get it. Bun documents none of
 // these. Without the collector's timer and the allocator's purging, a line costs a worker a quarter
 // less CPU, and an idle worker costs next to none. With a collection every 4 MiB, a flood stays in
-// memory that the cache holds, and is a fifth faster. Without the JIT compiler a worker needs 1.5 MB
-// less, and has less that can be attacked.
+// memory that the cache holds, and is a fifth faster. bun:ffi needs the JIT compiler; two of its stages
+// have little to do here, and a worker needs less memory without them.
 const environment = {
   BUN_GC_TIMER_DISABLE: "1",
   MIMALLOC_PURGE_DELAY: "-1",
   BUN_JSC_largeHeapSize: "4194304",
-  BUN_JSC_useJIT: "0",
-  // Only the tests set this: the worker uses no native sockets.
-  ...(process.env["PIPECHAT_PLAIN"] && { PIPECHAT_PLAIN: "1" }),
+  BUN_JSC_useDFGJIT: "0",
+  BUN_JSC_useBaselineJIT: "0",
 };
 
 const startTimeout = 30_000; // for a worker to start, which takes about 20 ms, ms
 const maxRequests = 3; // the one that is being answered, a leave, and a rename by the server
-const maxWrite = 65_536; // bytes given to the pipe's sink at once; it takes any amount
 
 /** A worker that runs. The constructor throws if the system cannot start a process. */
 export class WorkerProcess {
@@ -34,29 +33,35 @@ export class WorkerProcess {
   readonly ready: Promise<boolean>;
   /** How it ended, such as "killed by SIGKILL", or why we killed it. Resolves once it is reaped. */
   readonly ended: Promise<string>;
-  readonly #child;
+  readonly #child: Bun.Subprocess;
   readonly #inlet: Inlet;
   readonly #isReady = Promise.withResolvers<boolean>();
   #isSpare = true; // it has no client yet
   #reason = ""; // why we killed it
-  #isFull = false; // its stdin has not taken the last write
+  #channel: Channel | undefined; // undefined before it is open
   #outlet: Outlet | undefined; // where what it gets comes from
 
   /**
    * @param script the worker's code
    * @param maxLine bytes in the longest message; the relayed line is longer by the name
+   * @param plain whether it uses streams and pipes, as it must over TLS
    */
-  constructor(script: string, maxLine: number) {
+  constructor(script: string, { maxLine, plain }: { maxLine: number; plain: boolean }) {
     this.#inlet = new Inlet(4 * maxName + ": ".length + maxLine);
-    this.#child = Bun.spawn({
+    const options = {
       cmd: [process.execPath, script],
       cwd: "/",
       env: environment,
-      stdio: ["pipe", "pipe", "inherit"],
-      ipc: (message) => this.#receive(message),
-    });
+      ipc: (message: unknown) => this.#receive(message),
+    };
+    const events = {
+      data: (chunk: Uint8Array) => this.#hear(chunk),
+      drain: () => this.#outlet?.flush(),
+    };
+    const { child, channel } = spawnWithChannel(options, events, plain);
+    this.#child = child;
     this.ready = this.#isReady.promise;
-    this.ended = this.#end();
+    this.ended = this.#end(channel);
     const late = setTimeout(() => this.kill("did not start"), startTimeout).unref();
     void this.ready.then(() => clearTimeout(late));
   }
@@ -70,17 +75,20 @@ export class WorkerProcess {
     return this.#reason === "" && this.#child.exitCode === null && this.#child.signalCode === null;
   }
 
-  /** Reads its stdout to the end, waits until it is reaped, and gives how it ended. Never rejects. */
-  async #end(): Promise<string> {
-    for await (const chunk of this.#child.stdout) {
-      if (this.#isSpare) this.kill("spoke without a client");
-      await this.#inlet.push(chunk);
-    }
+  /** Waits until its stdout has ended and it is reaped; gives how it ended. Never rejects. */
+  async #end(channel: Promise<Channel>): Promise<string> {
+    this.#channel = await channel;
+    await this.#channel.ended;
     const code = await this.#child.exited;
     this.#inlet.end();
     this.#isReady.resolve(false);
     const { signalCode } = this.#child;
     return this.#reason || (signalCode ? `killed by ${signalCode}` : `exited with code ${code}`);
+  }
+
+  #hear(chunk: Uint8Array): Promise<void> | undefined {
+    if (this.#isSpare) this.kill("spoke without a client");
+    return this.#inlet.push(chunk);
   }
 
   #receive(message: unknown): void {
@@ -120,37 +128,12 @@ export class WorkerProcess {
   /** Sends what comes from an outlet to its stdin, from now on. */
   connect(outlet: Outlet): void {
     this.#outlet = outlet;
-    outlet.pour((bytes) => this.#write(bytes));
-  }
-
-  /**
-   * The kernel holds about 200 KB for the worker. A write beyond that is a promise that resolves when
-   * the pipe has taken all of it, or rejects with EPIPE when the worker dies. Until then, the sink would
-   * buffer any amount: so it gets `maxWrite` bytes more than the kernel takes, and no more.
-   */
-  #write(bytes: Uint8Array): number {
-    let taken = 0;
-    while (!this.#isFull && taken < bytes.length) {
-      const part = bytes.subarray(taken, taken + maxWrite);
-      const written = this.#child.stdin.write(part);
-      taken += part.length;
-      if (written instanceof Promise) {
-        this.#isFull = true;
-        written.then(
-          () => {
-            this.#isFull = false;
-            this.#outlet?.flush();
-          },
-          () => {}, // it is dead, and #end() reaps it
-        );
-      }
-    }
-    return taken;
+    outlet.pour((bytes) => this.#channel?.write(bytes) ?? 0);
   }
 
   /** Ends its stdin, behind all that was written: it sends that to its client and exits. */
   end(): void {
-    void Promise.resolve(this.#child.stdin.end()).catch(() => {}); // EPIPE: it is dead
+    this.#channel?.end();
   }
 
   /** Kills it; `reason` is what it did. */

@@ -77,7 +77,7 @@ export function createFramer(maxLine: number): Framer {
     }
     const rest = chunk.subarray(start);
     if (skipping) return lines;
-    carry = carry.length > 0 ? Buffer.concat([carry, rest]) : rest.slice();
+    carry = carry.length > 0 ? Buffer.concat([carry, rest]) : new Uint8Array(rest); // a copy
     if (carry.length > maxLine + 1) {
       lines.push(null);
       carry = carry.subarray(0, 0);

@@ -1,7 +1,6 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { createFramer } from "../parts/text.ts";
 import { Client, patience, root, run, startServer, until, watchServer } from "./helpers.ts";
 
 setDefaultTimeout(2 * patience);
@@ -136,33 +135,6 @@ test("a line is whole however it arrives", async () => {
   await ann.end();
   await bob.line("* ann left");
   expect(bob.heard.slice(2)).toEqual(["ann: CRLF", "ann: LF", "ann: tail", "* ann left"]);
-});
-
-test("a stream gives the same lines wherever it is cut", () => {
-  const text = "first\r\n\n2😀\n12345678\r\n123456789\n\r\n1234567é\n12345678\n";
-  // Each invalid byte is said as three: so three of them are too long for a limit of 8, too.
-  const invalid = Buffer.of(0xff, 0xff, 0x0a, 0xff, 0xff, 0xff, 0x0a);
-  const stream = Buffer.concat([Buffer.from(text), invalid, Buffer.from("last")]);
-  const lines = [
-    "first",
-    "",
-    "2😀",
-    "12345678",
-    null,
-    "",
-    null,
-    "12345678",
-    "\ufffd\ufffd",
-    null,
-    "last",
-  ];
-  for (let size = 1; size <= stream.length; size++) {
-    const frame = createFramer(8);
-    const found: (string | null)[] = [];
-    for (let at = 0; at < stream.length; at += size)
-      found.push(...frame(stream.subarray(at, at + size)));
-    expect([...found, ...frame(null)], `in pieces of ${size} bytes`).toEqual(lines);
-  }
 });
 
 test("a line up to the limit is said; a longer one is not, and its sender is told", async () => {

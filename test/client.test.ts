@@ -3,7 +3,6 @@ import { expect, setDefaultTimeout, test } from "bun:test";
 import { once } from "node:events";
 import { type AddressInfo, createServer, type Socket } from "node:net";
 import { text } from "node:stream/consumers";
-import { parseAddress } from "../parts/address.ts";
 import {
   children,
   Client,
@@ -395,16 +394,4 @@ test("each mistake is one line", async () => {
     expect([result.code, result.stdout]).toEqual([code, ""]);
     expect(result.stderr).toMatch(stderr);
   }
-});
-
-test.each([
-  ["", "127.0.0.1", 2000],
-  ["localhost", "localhost", 2000],
-  ["example.org:7", "example.org", 7],
-  [":3000", "127.0.0.1", 3000],
-  ["[::1]:2001", "::1", 2001],
-  ["[::1]", "::1", 2000],
-  ["fe80::1", "fe80::1", 2000],
-])("the address %j is understood", (text, host, port) => {
-  expect(parseAddress(text)).toEqual({ host, port });
 });
