@@ -1,102 +1,88 @@
 import { expect, test } from "bun:test";
 import { Outlet } from "../parts/outlet.ts";
 
-/** Takes as many bytes as there is room for. */
-class Sink {
-  room = Infinity;
-  text = "";
-  sizes: number[] = []; // of the writes
-
-  write = (bytes: Uint8Array): number => {
-    const taken = Math.min(bytes.length, this.room);
-    this.room -= taken;
-    this.text += Buffer.from(bytes.subarray(0, taken)).toString();
-    this.sizes.push(bytes.length);
+/** Takes as many bytes as it has room for. */
+function sink(room = Infinity) {
+  const state = { room, text: "", writes: 0 };
+  const write = (bytes: Uint8Array) => {
+    const taken = Math.min(bytes.length, state.room);
+    state.room -= taken;
+    state.text += Buffer.from(bytes.subarray(0, taken)).toString();
+    state.writes++;
     return taken;
   };
+  return Object.assign(state, { write });
 }
 
-function pouring(room = Infinity): { outlet: Outlet; sink: Sink; push(text: string): void } {
-  const [outlet, sink] = [new Outlet(), new Sink()];
-  sink.room = room;
-  outlet.pour(sink.write);
-  return { outlet, sink, push: (text) => outlet.push(Buffer.from(text)) };
+/** An outlet to a sink, and blocks that have been pushed into it. */
+function outletTo(to: ReturnType<typeof sink>, ...blocks: string[]): Outlet {
+  const outlet = new Outlet();
+  outlet.pour(to.write);
+  for (const block of blocks) outlet.push(Buffer.from(block));
+  return outlet;
 }
 
 test("a block goes out at once if nothing waits", () => {
-  const { outlet, sink, push } = pouring();
-  push("one\n");
-  push("two\n");
-  expect(sink.text).toBe("one\ntwo\n");
-  expect(outlet.lag).toBe(0);
+  const to = sink();
+  expect(outletTo(to, "one\n", "two\n").lag).toBe(0);
+  expect(to.text).toBe("one\ntwo\n");
 });
 
 test("what is not taken waits, is counted, and goes out in order as there is room", () => {
-  const { outlet, sink, push } = pouring(3);
-  push("one\n");
-  push("two\n");
-  expect([sink.text, outlet.lag]).toEqual(["one", 5]);
-  sink.room = 2;
+  const to = sink(3);
+  const outlet = outletTo(to, "one\n", "two\n");
+  expect([to.text, outlet.lag]).toEqual(["one", 5]);
+  to.room = 2;
   outlet.flush();
-  expect([sink.text, outlet.lag]).toEqual(["one\nt", 3]);
+  outlet.push(Buffer.from("three\n"));
+  expect([to.text, outlet.lag]).toEqual(["one\nt", 9]);
+  to.room = Infinity;
+  outlet.push(Buffer.from("four\n")); // does not overtake what waits
   outlet.flush();
-  push("three\n");
-  expect([sink.text, outlet.lag]).toEqual(["one\nt", 9]);
-  sink.room = Infinity;
-  outlet.flush();
-  expect([sink.text, outlet.lag]).toEqual(["one\ntwo\nthree\n", 0]);
-});
-
-test("nothing overtakes what waits, not even when there is room again", () => {
-  const { outlet, sink, push } = pouring(0);
-  push("one\n");
-  sink.room = Infinity;
-  push("two\n");
-  outlet.flush();
-  expect(sink.text).toBe("one\ntwo\n");
+  expect([to.text, outlet.lag]).toEqual(["one\ntwo\nthree\nfour\n", 0]);
 });
 
 test("everything waits for the first one who takes it, and what is left for the next", () => {
-  const [outlet, first, second] = [new Outlet(), new Sink(), new Sink()];
+  const [outlet, first, second] = [new Outlet(), sink(5), sink()];
   outlet.push(Buffer.from("one\n"));
   outlet.push(Buffer.from("two\n"));
   expect(outlet.lag).toBe(8);
-  first.room = 5;
   outlet.pour(first.write);
   outlet.pour(second.write);
-  outlet.push(Buffer.from("three\n"));
-  expect([first.text, second.text]).toEqual(["one\nt", "wo\nthree\n"]);
+  expect([first.text, second.text]).toEqual(["one\nt", "wo\n"]);
 });
 
 test("many small blocks that wait go out in one write, large ones in several", () => {
-  const { outlet, sink, push } = pouring(0);
+  const [small, large] = [sink(0), sink(0)];
   const lines = Array.from({ length: 1000 }, (_, n) => `line ${n}\n`);
-  lines.forEach(push);
-  [sink.room, sink.sizes] = [Infinity, []];
-  outlet.flush();
-  expect(sink.sizes).toEqual([lines.join("").length]);
-  expect(sink.text).toBe(lines.join(""));
-
-  sink.room = 0;
-  for (let n = 0; n < 10; n++) push("x".repeat(100_000));
-  [sink.room, sink.sizes] = [Infinity, []];
-  outlet.flush();
-  expect(sink.sizes.length).toBeGreaterThan(2);
-  expect(outlet.lag).toBe(0);
+  const blocks = ["a", "b", "c", "d", "e", "f"].map((letter) => letter.repeat(100_000));
+  for (const [to, parts] of [
+    [small, lines],
+    [large, blocks],
+  ] as const) {
+    const outlet = outletTo(to, ...parts);
+    [to.room, to.writes] = [50_000, 0];
+    outlet.flush();
+    to.room = Infinity;
+    outlet.flush();
+    expect(to.text === parts.join("")).toBe(true);
+  }
+  expect(small.writes).toBe(1);
+  expect(large.writes).toBeGreaterThan(2);
 });
 
 test("it is emptied when nothing waits any more, each time", async () => {
-  const { outlet, sink, push } = pouring();
-  await outlet.emptied();
+  await new Outlet().emptied();
+  const to = sink(0);
+  const outlet = outletTo(to);
   for (const line of ["one\n", "two\n"]) {
-    sink.room = 1;
-    push(line);
+    to.room = 1;
+    outlet.push(Buffer.from(line));
     const emptied = outlet.emptied();
-    sink.room = 1;
     outlet.flush();
     await Promise.resolve();
     expect(Bun.peek.status(emptied)).toBe("pending");
-    sink.room = Infinity;
+    to.room = Infinity;
     outlet.flush();
     await emptied;
   }
