@@ -13,25 +13,22 @@ import { type AddressInfo, createServer, type Socket } from "node:net";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { fail } from "./parts/command-line.ts";
-import { Connection } from "./parts/connection.ts";
-import type { Request, Terms } from "./parts/control.ts";
+import { Connection, filesPerClient } from "./parts/connection.ts";
+import type { Heritage, Request } from "./parts/control.ts";
 import type { Link } from "./parts/link.ts";
 import { endLog, log } from "./parts/log.ts";
 import { readOptions } from "./parts/options.ts";
 import { Pool, Refusal } from "./parts/pool.ts";
 import { WorkerProcess } from "./parts/process.ts";
 import { noLink, Room } from "./parts/room.ts";
-import { printPasswordHash, readTerms } from "./parts/terms.ts";
+import { printPasswordHash, readTerms, readTermsOrEnd } from "./parts/terms.ts";
 
 const options = readOptions(Bun.argv.slice(2));
 if (options.hashPassword) await printPasswordHash(); // and exit
 
-// A client costs the server five descriptors: its worker's stdin, stdout, IPC and process, and for a
-// moment its own. About 30 are the server's.
 const maxFiles = Number(Bun.spawnSync(["sh", "-c", "ulimit -n"]).stdout) || 256;
-const maxClients = Math.min(options.maxClients, Math.floor((maxFiles - 30) / 5));
-
-let terms = termsOrEnd(); // on which the next client is served
+const maxClients = Math.min(options.maxClients, Math.floor((maxFiles - 30) / filesPerClient));
+let terms = readTermsOrEnd(options); // on which the next client is served
 const script = join(import.meta.dir, "worker.ts");
 const limits = { maxLine: options.maxLine, plain: options.tlsCert !== undefined };
 const start = () => new WorkerProcess(script, limits);
@@ -51,27 +48,51 @@ await listen();
 /** A connection from accept to its end. Rejects with a Refusal if the client cannot be served. */
 async function serve(socket: Socket): Promise<void> {
   socket.on("error", () => {}); // the client may be gone at any moment
-  const connection = new Connection(`${socket.remoteAddress}`, options.maxLag);
+  const connection = new Connection(socket, options.maxLag);
   using _place = takePlace(connection);
   const deadline = performance.now() + options.joinTimeout * 1000;
 
-  // 1. A process gets the socket; the server closes its own copy. A spare may have died meanwhile.
-  let worker = await pool.take();
-  while (!worker.order({ type: "serve", ...terms }, socket)) worker = await pool.take();
+  // 1. A process gets a copy of the socket. The server keeps one, too, and never reads it.
+  let worker = await engage(socket);
   connection.serveBy(worker);
   using _timeout = limitJoin(connection, deadline);
 
-  // 2. Its lines are relayed and its requests are answered, in order, until the process is reaped.
-  for await (const said of worker) {
-    if (!(said instanceof Uint8Array)) await answer(connection, said);
-    else if (room.nameOf(connection)) await room.say(connection, said);
-    else if (!connection.isClosing) connection.kill("spoke without having joined");
-  }
+  try {
+    for (;;) {
+      // 2. Its lines are relayed and its requests are answered, in order, until it is reaped.
+      for await (const said of worker) {
+        if (!(said instanceof Uint8Array)) await answer(connection, said);
+        else if (room.nameOf(connection)) await room.say(connection, said);
+        else if (!connection.isClosing) worker.kill("spoke without having joined");
+      }
 
-  // 3. A client that did not leave before has left now.
-  connection.fallSilent();
-  if (!connection.isClosing)
-    room.leave(connection, ` (worker ${worker.pid} ${await worker.ended})`);
+      // 3. If it has died, another one takes over, and the client stays connected.
+      connection.abandon();
+      const name = room.nameOf(connection);
+      if (!name || worker.wasKilled || terms.tls || isStopping || !connection.canBeServed) break;
+      const dead = worker;
+      worker = await engage(socket, { name, isTorn: dead.isTorn });
+      const isWhole = connection.serveBy(worker);
+      room.takeOver(connection, dead.pid, await dead.ended);
+      if (dead.isTorn) room.tell(connection, "a line of yours may be lost");
+      if (!isWhole) room.tell(connection, "lines of others may be missing here");
+    }
+    socket.destroy();
+  } finally {
+    // 4. A client that did not leave before has left now.
+    connection.fallSilent();
+    const how = connection.reason || `${await worker.ended}${connection.deathToll}`;
+    if (!connection.isClosing) room.leave(connection, ` (worker ${worker.pid} ${how})`);
+  }
+}
+
+/** Passes a copy of a client's socket to a process that takes it: the third at the latest. */
+async function engage(socket: Socket, heritage?: Heritage): Promise<WorkerProcess> {
+  for (let attempt = 0; attempt < 3; attempt++) {
+    const worker = await pool.take();
+    if (await worker.serve(terms, socket, heritage)) return worker;
+  }
+  throw new Refusal("your process could not start, try again later");
 }
 
 /** Answers what a worker asks. One that is closing or killed gets no answer: it could join again. */
@@ -152,21 +173,7 @@ async function atMost(ms: number, ...all: Promise<unknown>[]): Promise<void> {
 
 // --- The start -----------------------------------------------------------------------------------
 
-/** Reads certificate and password; a mistake in them is the end. */
-function termsOrEnd(): Terms {
-  const isOpen = !options.tlsCert && !/^(127\.|::1$|localhost$)/.test(options.host);
-  if (isOpen && options.passwordFile && !options.insecurePassword)
-    fail(2, "without TLS a password can be read on the way: --tls-cert, or --insecure-password");
-  if (isOpen)
-    process.stderr.write("server.ts: without --tls-cert, all of this can be read on the way\n");
-  try {
-    return readTerms(options);
-  } catch (error) {
-    return fail(1, (error as Error).message);
-  }
-}
-
-/** Reads them again; with a mistake in them, they stay as they were. */
+/** Reads certificate and password again; with a mistake in them, they stay as they were. */
 function reload(): void {
   try {
     terms = readTerms(options);

@@ -13,7 +13,7 @@
  * @module
  */
 import type { Socket } from "node:net";
-import type { Order, Question, Request, Terms } from "./parts/control.ts";
+import type { Heritage, Order, Question, Request, Terms } from "./parts/control.ts";
 import { openRelay } from "./parts/relay.ts";
 import { cleanName, createFramer } from "./parts/text.ts";
 import { createThrottle } from "./parts/throttle.ts";
@@ -28,14 +28,15 @@ let wanted: string | undefined; // the name of a client that has not said the pa
 let tries = 0; // at the password
 let isLeaving = false;
 let answer = Promise.withResolvers<void>(); // to the question that waits
-const serve = Promise.withResolvers<Terms & { socket: Socket | undefined }>();
+const serve = Promise.withResolvers<Terms & { socket?: Socket; heritage?: Heritage }>();
 
 // Ctrl-C and a closed terminal reach the whole group; the server decides how it ends.
 for (const signal of ["SIGINT", "SIGHUP"]) process.on(signal, () => {});
 // The server is dead, which a paused stdin does not tell: half a second for what it still holds.
 process.on("disconnect", () => setTimeout(() => process.exit(), 500));
 process.on("message", (order: Order, socket: unknown) => {
-  if (order.type === "serve") serve.resolve({ ...order, socket: socket as Socket | undefined });
+  if (order.type === "serve")
+    serve.resolve({ ...order, ...(socket ? { socket: socket as Socket } : {}) });
   if (order.type === "finish") leave();
   if (order.type === "done") {
     name = order.name;
@@ -50,8 +51,12 @@ createFramer(9)(Buffer.from("rehearsal\n"));
 process.send!({ type: "ready" });
 const order = await Promise.race([serve.promise, relay.closed]);
 if (!order?.socket) process.exit(); // or the client was reset before its socket got here
-const { socket, tls, ...terms } = order;
-relay.serve(tls ? await encrypt(socket, tls) : socket, terms.maxLine);
+process.send!({ type: "serving" });
+const { socket, tls, heritage, ...terms } = order;
+name = heritage?.name ?? "";
+relay.serve(tls ? await encrypt(socket, tls) : socket, terms.maxLine, (isTorn) => {
+  process.send!({ type: "torn", isTorn });
+});
 
 // 2. What the client says goes up, what the others say comes down, until one side ends.
 await Promise.race([talk(), relay.closed]);
@@ -64,7 +69,7 @@ process.exit();
 // --- What the client says ------------------------------------------------------------------------
 
 async function talk(): Promise<void> {
-  const frame = createFramer(terms.maxLine);
+  const frame = createFramer(terms.maxLine, heritage?.isTorn);
   const throttle = createThrottle(terms.rate);
   for await (const chunk of relay) await handle(frame(chunk), throttle);
   if (!relay.wasReset) await handle(frame(null), throttle);

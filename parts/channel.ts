@@ -36,6 +36,7 @@ export interface WorkerOptions {
   cwd: string;
   env: Record<string, string>;
   ipc(message: unknown): void;
+  onDisconnect(): void;
 }
 
 /**

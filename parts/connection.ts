@@ -1,30 +1,51 @@
 /**
- * A client's connection. A process serves it; what belongs to the client stays here.
+ * A client's connection. A process serves it, and another one if that dies; what belongs to the client
+ * stays here.
  *
  * @module
  */
+import type { Socket } from "node:net";
 import type { Order, Request } from "./control.ts";
+import { bytesWritten, libc } from "./native.ts";
 import { Outlet } from "./outlet.ts";
 import type { WorkerProcess } from "./process.ts";
 import type { Member } from "./room.ts";
+
+// Between us and the client's socket there are at most what a socket pair holds, about 200 KB, and one
+// read of the worker's, 64 KB.
+const keep = 320 * 1024;
+/**
+ * What a client costs the server: descriptors of our copy of its socket, and of its process, the IPC and
+ * the channel to it, which is one socket or two pipes.
+ */
+export const filesPerClient = libc ? 4 : 5;
+
+const maxDeaths = 3; // of processes that serve it, within
+const deathsWithin = 10_000; // ms
 
 /** One client, from accept to its end. */
 export class Connection implements Member {
   /** The client's IP address. */
   readonly address: string;
-  /** Resolves when the client has left, or its process has ended: it says no more. */
+  /** Resolves when the client has left, or its last process has ended: it says no more. */
   readonly silent: Promise<void>;
   /** Marks it as silent. */
   readonly fallSilent: () => void;
   readonly #maxLag: number;
-  readonly #outlet = new Outlet();
+  readonly #outlet = new Outlet(keep);
+  readonly #socket: Socket; // a copy, which is never read: the process that serves the client has its own
+  readonly #start: number | undefined; // bytes written to the socket before any process did
+  readonly #deaths: number[] = []; // when processes died that served it, ms
   #process: WorkerProcess | undefined;
   #isClosing = false; // it takes nothing new, and ends when it has all that waits for it
+  #reason = ""; // why it was killed
 
   /** @param maxLag bytes that may wait for it; with more, it is disconnected */
-  constructor(address: string, maxLag: number) {
-    this.address = address;
+  constructor(socket: Socket, maxLag: number) {
+    this.#socket = socket;
+    this.address = `${socket.remoteAddress}`;
     this.#maxLag = maxLag;
+    this.#start = this.#written();
     ({ promise: this.silent, resolve: this.fallSilent } = Promise.withResolvers<void>());
   }
 
@@ -50,10 +71,48 @@ export class Connection implements Member {
     return this.#outlet.lag > this.#maxLag / 2;
   }
 
-  /** A process serves it from now on; what waits goes there first. */
-  serveBy(process: WorkerProcess): void {
+  /** Why it was killed; empty if it was not. */
+  get reason(): string {
+    return this.#reason;
+  }
+
+  /**
+   * A process serves it from now on. What the dead one has not passed on goes there first; gives false
+   * if that is not known, so that some of it may be missing.
+   */
+  serveBy(process: WorkerProcess): boolean {
+    const written = this.#written();
+    const isKnown = written !== undefined && this.#start !== undefined;
+    const isWhole = !this.#process || (isKnown && this.#outlet.rewind(written - this.#start!));
     this.#process = process;
     process.connect(this.#outlet);
+    return isWhole;
+  }
+
+  /** Its process has died: until another one serves it, everything waits here. */
+  abandon(): void {
+    this.#deaths.push(performance.now());
+    this.#outlet.pour(() => 0);
+  }
+
+  /** Whether another process can serve it: the client is there, and its processes do not die at once. */
+  get canBeServed(): boolean {
+    const isHere = !this.#socket.destroyed && !this.#isClosing && this.#reason === "";
+    return isHere && this.#recentDeaths < maxDeaths;
+  }
+
+  /** Why there is no other process, if it is because too many have died; else empty. */
+  get deathToll(): string {
+    return this.#recentDeaths < maxDeaths ? "" : `, the third in ${deathsWithin / 1000} s`;
+  }
+
+  get #recentDeaths(): number {
+    return this.#deaths.filter((time) => time > performance.now() - deathsWithin).length;
+  }
+
+  #written(): number | undefined {
+    const { fd = -1 } = (this.#socket as { _handle?: { fd?: number } })._handle ?? {};
+    return libc && bytesWritten(libc, fd);
   }
 
   deliver(block: Uint8Array): void {
@@ -81,6 +140,7 @@ export class Connection implements Member {
 
   /** Ends it at once; `reason` is what it did. */
   kill(reason = ""): void {
+    this.#reason ||= reason;
     this.#process?.kill(reason);
   }
 }

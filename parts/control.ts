@@ -16,9 +16,19 @@ export interface Terms {
   password?: string;
 }
 
+/** What an heir takes over from a worker that has died. */
+export interface Heritage {
+  /** What the client is called. */
+  name: string;
+  /** The dead worker may have taken the beginning of a line: its rest is no line. */
+  isTorn: boolean;
+}
+
 /** What the server orders: serve the client whose socket comes along, take an answer, come to an end. */
 export type Order =
-  ({ type: "serve" } & Terms) | { type: "done"; name: string } | { type: "finish" };
+  | ({ type: "serve"; heritage?: Heritage } & Terms)
+  | { type: "done"; name: string }
+  | { type: "finish" };
 
 /** What a worker may ask. `name` joins or renames; `tell` is a line for its own client only. */
 export type Question =
@@ -31,13 +41,18 @@ export type Question =
  */
 export type Request = Question & { at: number };
 
-/** Everything that comes from a worker: `ready` once, then requests. */
-export type Message = { type: "ready" } | Request;
+/**
+ * Everything that comes from a worker: that it is `ready`, once; that it has its client's socket, once;
+ * that it is about to take the beginning of a line, or has taken its end; and requests.
+ */
+export type Message =
+  { type: "ready" } | { type: "serving" } | { type: "torn"; isTorn: boolean } | Request;
 
 /** Whether a message is valid, and a name in it clean: the server does not trust its workers. */
 export function isMessage(message: unknown): message is Message {
   const { type, at, name, text } = (message ?? {}) as Record<string, unknown>;
-  if (type === "ready") return true;
+  if (type === "ready" || type === "serving") return true;
+  if (type === "torn") return typeof (message as { isTorn: unknown }).isTorn === "boolean";
   if (!Number.isSafeInteger(at)) return false;
   if (type === "name") return typeof name === "string" && cleanName(name) === name;
   if (type === "tell") return typeof text === "string" && text.length < 1000;

@@ -29,6 +29,8 @@ export interface Link {
   claim(name: string, pid: number): Promise<number>;
   /** Whether a name is claimed for a client of ours. */
   owns(name: string): boolean;
+  /** Another worker serves the client that has a name. */
+  serve(name: string, pid: number): void;
   /** Frees a name, behind all that was appended before. */
   release(name: string): void;
   /** Lists everyone, in lines; `here` are our own. */
@@ -75,6 +77,10 @@ class Names {
   /** Whether a client of ours has the name, or may get it. */
   uses(name: string): boolean {
     return this.#owned.has(name) || this.#claimed.has(name);
+  }
+
+  serve(name: string, pid: number): void {
+    if (this.#owned.has(name)) this.#owned.set(name, pid);
   }
 
   delete(name: string): boolean {
@@ -178,6 +184,11 @@ class RedisLink implements Link {
 
   owns(name: string): boolean {
     return this.#names.owns(name);
+  }
+
+  /** The others are told with the next renewal of our lease. */
+  serve(name: string, pid: number): void {
+    this.#names.serve(name, pid);
   }
 
   release(name: string): void {

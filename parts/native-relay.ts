@@ -58,6 +58,8 @@ export class NativeRelay implements Relay {
   #up: Uint8Array | undefined; // what the server has not taken
   #upTaken = Promise.withResolvers<void>();
   #maxPartial = 0; // bytes of a line without its end that stay in the client's socket
+  #torn: (isTorn: boolean) => void = () => {};
+  #isTorn = false; // the beginning of a line was taken, and its end not yet
   #watermark = 1; // bytes that the client's socket must hold before poll reports it
   #hasHungUp = false; // the server says nothing more
 
@@ -82,7 +84,8 @@ export class NativeRelay implements Relay {
   }
 
   /** Takes over the client's native socket: it reports nothing to the `net.Socket` any more. */
-  serve(client: Socket, maxLine: number): void {
+  serve(client: Socket, maxLine: number, torn: (isTorn: boolean) => void): void {
+    this.#torn = torn;
     this.#maxPartial = Math.min(maxLine + 1, bufferSize - 1);
     const { _handle } = client as unknown as { _handle: NativeSocket };
     this.#client = _handle;
@@ -217,7 +220,9 @@ export class NativeRelay implements Relay {
     }
     if (this.#watermark > 1) setLowWatermark(this.#c, client, (this.#watermark = 1));
     const taken = hasEnded || end === 0 ? held : end;
+    if (end === 0 && !this.#isTorn) this.#torn((this.#isTorn = true));
     this.#c.recv(client, this.#address, taken, MSG_DONTWAIT);
+    if (end > 0 && this.#isTorn) this.#torn((this.#isTorn = false));
     return this.#buffer.subarray(0, taken);
   }
 }

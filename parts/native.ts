@@ -22,6 +22,8 @@ const symbols = {
   // Nothing that we move is longer than an int says.
   recv: { args: ["int", "ptr", "u64", "int"], returns: "int" },
   send: { args: ["int", "ptr", "u64", "int"], returns: "int" },
+  getsockopt: { args: ["int", "int", "int", "ptr", "ptr"], returns: "int" },
+  ioctl: { args: ["int", "u64", "ptr"], returns: "int" },
   setsockopt: { args: ["int", "int", "int", "ptr", "u32"], returns: "int" },
   __errno_location: { args: [], returns: "ptr" },
 } as const;
@@ -61,6 +63,32 @@ export function socketPair(c: LibC): [number, number] {
 /** Lets `poll` report a socket as readable only when it holds so many bytes, or has ended. */
 export function setLowWatermark(c: LibC, fd: number, bytes: number): void {
   c.setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, ptr(Int32Array.of(bytes)), 4);
+}
+
+const [IPPROTO_TCP, TCP_INFO, SIOCOUTQ] = [6, 11, 0x5411];
+const acknowledgedAt = 120; // offset of tcpi_bytes_acked in struct tcp_info, bytes
+
+/**
+ * How many bytes were ever written to a TCP socket, by whichever process: those that the peer has
+ * acknowledged, and those that wait in the kernel. Undefined if the kernel does not say.
+ */
+export function bytesWritten(c: LibC, fd: number): number | undefined {
+  const info = new DataView(new ArrayBuffer(256));
+  const acknowledged = (): bigint | undefined => {
+    const size = Int32Array.of(info.byteLength);
+    const failed = c.getsockopt(fd, IPPROTO_TCP, TCP_INFO, ptr(info.buffer), ptr(size)) !== 0;
+    return failed || size[0]! < acknowledgedAt + 8
+      ? undefined
+      : info.getBigUint64(acknowledgedAt, true);
+  };
+  const waiting = new Int32Array(1);
+  // An acknowledgement between the two calls would count bytes twice: then once more.
+  for (let attempt = 0; attempt < 100; attempt++) {
+    const before = acknowledged();
+    if (before === undefined || c.ioctl(fd, SIOCOUTQ, ptr(waiting)) !== 0) return undefined;
+    if (acknowledged() === before) return Number(before) + waiting[0]!;
+  }
+  return undefined;
 }
 
 /** Whether the last call failed only because there was nothing to do, or a signal came. */

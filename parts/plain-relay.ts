@@ -10,6 +10,8 @@
 import type { Socket } from "node:net";
 import type { Relay } from "./relay.ts";
 
+const newline = 0x0a;
+
 export class PlainRelay implements Relay {
   said = 0;
   wasReset = false;
@@ -17,13 +19,16 @@ export class PlainRelay implements Relay {
   readonly #close: () => void;
   readonly #stdout = Bun.stdout.writer();
   #client: Socket | undefined;
+  #isTorn = false; // the beginning of a line was taken, and its end not yet
+  #torn: (isTorn: boolean) => void = () => {};
 
   constructor() {
     ({ promise: this.closed, resolve: this.#close } = Promise.withResolvers<void>());
     process.stdin.on("data", (chunk: Buffer) => this.#show(chunk)).on("end", () => this.#hangUp());
   }
 
-  serve(client: Socket): void {
+  serve(client: Socket, _maxLine: number, torn: (isTorn: boolean) => void): void {
+    this.#torn = torn;
     client.allowHalfOpen = true; // a client that has said everything may want to read on
     client.on("error", () => (this.wasReset = true));
     client.on("close", () => process.stdin.resume()); // what is on its way to it goes nowhere
@@ -33,7 +38,11 @@ export class PlainRelay implements Relay {
   async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array, void> {
     try {
       // Left to itself, the iterator destroys the socket when the client has ended its half of it.
-      yield* this.#client!.iterator({ destroyOnReturn: false });
+      for await (const chunk of this.#client!.iterator({ destroyOnReturn: false })) {
+        const isTorn = chunk.at(-1) !== newline;
+        if (isTorn !== this.#isTorn) this.#torn((this.#isTorn = isTorn));
+        yield chunk;
+      }
     } catch {
       this.wasReset = true;
     }

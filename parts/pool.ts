@@ -18,6 +18,7 @@ export interface Startable {
 export class Refusal extends Error {}
 
 const refillDelay = 100; // the start of a spare must not slow down the client that took the last, ms
+const maxFailures = 3; // starts that may fail before a connection is told
 const retryDelay = 1000; // after a spare has died: perhaps none can live, ms
 
 /** Spare processes, those that start, and the connections that wait for one. */
@@ -28,6 +29,7 @@ export class Pool<P extends Startable> {
   readonly #spares: P[] = []; // ready, oldest first
   readonly #starting = new Set<P>();
   readonly #waiting: PromiseWithResolvers<P>[] = []; // connections, longest first
+  #failures = 0; // processes that died before they were ready, since the last that was
   #isClosed = false;
 
   /**
@@ -47,6 +49,7 @@ export class Pool<P extends Startable> {
    * order in which they came. Rejects with a Refusal if none can be had.
    */
   take(): Promise<P> {
+    if (this.#isClosed) return Promise.reject(new Refusal("server is shutting down"));
     const turn = Promise.withResolvers<P>();
     const spare = this.#spares.shift();
     if (spare) turn.resolve(spare);
@@ -63,9 +66,10 @@ export class Pool<P extends Startable> {
       if (!this.#startOne()) return;
   }
 
-  /** Kills every process that nobody has taken. */
+  /** Kills every process that nobody has taken, and refuses every connection that waits for one. */
   close(): void {
     this.#isClosed = true;
+    while (this.#waiting.length > 0) this.#refuse("server is shutting down");
     for (const process of [...this.#spares, ...this.#starting]) process.kill();
   }
 
@@ -97,10 +101,12 @@ export class Pool<P extends Startable> {
     this.#starting.add(process);
     const isReady = await process.ready;
     this.#starting.delete(process);
+    this.#failures = isReady ? 0 : this.#failures + 1;
     const turn = isReady ? this.#waiting.shift() : undefined;
     if (turn) turn.resolve(process);
     else if (isReady) this.#spares.push(process);
-    else this.#refuse("your process could not start, try again later");
+    else if (this.#failures >= maxFailures)
+      this.#refuse("your process could not start, try again later");
     this.#startWanted();
     this.#refillIn(isReady ? refillDelay : retryDelay);
     if (turn || !isReady) return;

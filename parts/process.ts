@@ -6,7 +6,7 @@
  */
 import type { Socket } from "node:net";
 import { type Channel, spawnWithChannel } from "./channel.ts";
-import { isMessage, type Order, type Request } from "./control.ts";
+import { type Heritage, isMessage, type Order, type Request, type Terms } from "./control.ts";
 import { Inlet } from "./inlet.ts";
 import type { Outlet } from "./outlet.ts";
 import { maxName } from "./text.ts";
@@ -25,6 +25,7 @@ const environment = {
 };
 
 const startTimeout = 30_000; // for a worker to start, which takes about 20 ms, ms
+const serveTimeout = 1000; // for a worker to take its client's socket, ms
 const maxRequests = 3; // the one that is being answered, a leave, and a rename by the server
 
 /** A worker that runs. The constructor throws if the system cannot start a process. */
@@ -36,6 +37,9 @@ export class WorkerProcess {
   readonly #child: Bun.Subprocess;
   readonly #inlet: Inlet;
   readonly #isReady = Promise.withResolvers<boolean>();
+  readonly #isServing = Promise.withResolvers<boolean>();
+  readonly #disconnected = Promise.withResolvers<void>(); // no more messages come
+  #isTorn = false;
   #isSpare = true; // it has no client yet
   #reason = ""; // why we killed it
   #channel: Channel | undefined; // undefined before it is open
@@ -53,6 +57,7 @@ export class WorkerProcess {
       cwd: "/",
       env: environment,
       ipc: (message: unknown) => this.#receive(message),
+      onDisconnect: () => this.#disconnected.resolve(),
     };
     const events = {
       data: (chunk: Uint8Array) => this.#hear(chunk),
@@ -80,8 +85,10 @@ export class WorkerProcess {
     this.#channel = await channel;
     await this.#channel.ended;
     const code = await this.#child.exited;
+    await this.#disconnected.promise;
     this.#inlet.end();
     this.#isReady.resolve(false);
+    this.#isServing.resolve(false);
     const { signalCode } = this.#child;
     return this.#reason || (signalCode ? `killed by ${signalCode}` : `exited with code ${code}`);
   }
@@ -94,6 +101,8 @@ export class WorkerProcess {
   #receive(message: unknown): void {
     if (!isMessage(message)) this.kill("sent an unknown control message");
     else if (message.type === "ready") this.#isReady.resolve(true);
+    else if (message.type === "serving") this.#isServing.resolve(true);
+    else if (message.type === "torn") this.#isTorn = message.isTorn;
     else this.ask(message);
   }
 
@@ -112,13 +121,38 @@ export class WorkerProcess {
     await this.ended;
   }
 
-  /** Sends an order, and a socket with it; false if the worker is dead. */
+  /** Whether it may have died with the beginning of a line in its hands. */
+  get isTorn(): boolean {
+    return this.#isTorn;
+  }
+
+  /** Whether we have killed it. */
+  get wasKilled(): boolean {
+    return this.#reason !== "";
+  }
+
+  /**
+   * Passes it its client's socket, of which we keep a copy. Gives false if it is dead, or does not take
+   * the socket in time: then it is killed.
+   */
+  async serve(terms: Terms, socket: Socket, heritage?: Heritage): Promise<boolean> {
+    this.#isSpare = false;
+    if (!this.order({ type: "serve", ...terms, ...(heritage && { heritage }) }, socket))
+      return false;
+    const late = setTimeout(() => this.kill("did not take its client"), serveTimeout);
+    const isServing = await this.#isServing.promise;
+    clearTimeout(late);
+    return isServing;
+  }
+
+  /** Sends an order, and a copy of a socket with it; false if the worker is dead. */
   order(message: Order, socket?: Socket): boolean {
     // bun-types does not know that Bun, from 1.4.0 on, passes a socket beside the message.
-    const child: { send(message: Order, socket?: Socket): void } = this.#child;
+    const child = this.#child as {
+      send(message: Order, socket?: Socket, options?: { keepOpen: boolean }): void;
+    };
     try {
-      child.send(message, socket);
-      this.#isSpare = false;
+      child.send(message, socket, { keepOpen: true });
       return true;
     } catch {
       return false;

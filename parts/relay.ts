@@ -13,8 +13,13 @@ export interface Relay {
   readonly wasReset: boolean;
   /** Resolves when the server says nothing more and the client has everything, or is gone. */
   readonly closed: Promise<void>;
-  /** Begins to show the client what the others say; `maxLine` is the longest of its own lines, bytes. */
-  serve(client: Socket, maxLine: number): void;
+  /**
+   * Begins to show the client what the others say.
+   *
+   * @param maxLine the longest of the client's own lines, bytes
+   * @param torn called before the beginning of a line is taken without its end, and when it is whole
+   */
+  serve(client: Socket, maxLine: number, torn: (isTorn: boolean) => void): void;
   /** What the client says, in chunks, to its end or its reset. A chunk is valid until the next one. */
   [Symbol.asyncIterator](): AsyncIterator<Uint8Array, void>;
   /** Says whole lines to the server. Pending while it does not take them. Never rejects. */

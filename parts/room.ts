@@ -129,6 +129,14 @@ export class Room {
       if (of === name) member.ask({ type: "name", name, at: 0 });
   }
 
+  /** Tells the room that another process serves a member. */
+  takeOver(member: Member, dead: number, how: string): void {
+    const name = this.nameOf(member);
+    this.#link.serve(name, member.pid);
+    const ending = how.replace(/^killed/, "was killed");
+    this.#announce(member, `worker ${dead} of ${name} ${ending}, ${member.pid} took over`);
+  }
+
   /** Takes a member out of the room, and tells the others `how` it left. */
   leave(member: Member, how = ""): void {
     const name = this.nameOf(member);
@@ -154,6 +162,7 @@ export function noLink(): Link {
       return names.has(name) ? 0 : names.add(name).size;
     },
     owns: (name) => names.has(name),
+    serve() {},
     release: (name) => void names.delete(name),
     async who(here) {
       const lines = here.map(({ name, pid }) => `\n* ${name} (worker ${pid})`);

@@ -30,6 +30,20 @@ export function readTerms({ tlsCert, tlsKey, passwordFile, maxLine, rate }: Opti
   return terms;
 }
 
+/** The same at the start, where a mistake is the end; and a warning if all can be read on the way. */
+export function readTermsOrEnd(options: Options): Terms {
+  const isOpen = !options.tlsCert && !/^(127\.|::1$|localhost$)/.test(options.host);
+  if (isOpen && options.passwordFile && !options.insecurePassword)
+    fail(2, "without TLS a password can be read on the way: --tls-cert, or --insecure-password");
+  if (isOpen)
+    process.stderr.write("server.ts: without --tls-cert, all of this can be read on the way\n");
+  try {
+    return readTerms(options);
+  } catch (error) {
+    return fail(1, (error as Error).message);
+  }
+}
+
 /** Asks for a password on stdin, without an echo if that is a terminal; prints its hash and exits. */
 export async function printPasswordHash(): Promise<never> {
   const output = new Writable({ write: (_chunk, _encoding, done) => done() });

@@ -48,11 +48,11 @@ export type Framer = (chunk: Uint8Array | null) => (string | null)[];
  * that has begun is held here: at most `maxLine + 1` bytes.
  *
  * @param maxLine the longest line, in bytes without its end (LF or CRLF)
+ * @param skipping whether the stream begins in the middle of a line, which is dropped
  */
-export function createFramer(maxLine: number): Framer {
+export function createFramer(maxLine: number, skipping = false): Framer {
   const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
   let carry: Uint8Array = new Uint8Array(0);
-  let skipping = false; // the rest of a line that was too long
 
   function decode(line: Uint8Array): string | null {
     const bytes = line.at(-1) === carriageReturn ? line.subarray(0, -1) : line;

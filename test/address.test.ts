@@ -5,9 +5,11 @@ test.each([
   ["", "127.0.0.1", 2000],
   ["localhost", "localhost", 2000],
   ["example.org:7", "example.org", 7],
+  [":3000", "127.0.0.1", 3000],
   [":65535", "127.0.0.1", 65_535],
   ["[::1]:2001", "::1", 2001],
   ["[::1]", "::1", 2000],
+  ["fe80::1", "fe80::1", 2000],
   ["FE80::1", "FE80::1", 2000],
 ])("the address %j is understood", (text, host, port) => {
   expect(parseAddress(text)).toEqual({ host, port });

@@ -6,6 +6,7 @@ import { text } from "node:stream/consumers";
 import {
   children,
   Client,
+  disconnect,
   memory,
   numbered,
   patience,
@@ -168,11 +169,11 @@ test("history and line editing are readline's", async () => {
   await bob.line("ann: first!");
 });
 
-test("a killed worker: it says so, comes back under the same name, and sends what was typed", async () => {
+test("a lost connection: it says so, comes back under the same name, and sends what was typed", async () => {
   await using server = await startServer();
   using bob = await Client.connect(server, "bob");
   using ann = await startClient(server.port, "ann");
-  process.kill(await server.worker("ann"), "SIGKILL");
+  await disconnect(server, "ann");
   await ann.shows("* not connected (");
   ann.type("typed while away\r");
   await bob.line("ann: typed while away");
@@ -184,18 +185,22 @@ test("a renamed client comes back under its last name", async () => {
   await using server = await startServer();
   using bob = await Client.connect(server, "bob");
   using ann = await startClient(server.port, "ann");
-  const pid = await server.worker("ann");
   ann.type("/nick eve\r");
   await bob.line("* ann is now eve");
   await ann.shows("* ann is now eve");
-  process.kill(pid, "SIGKILL");
+  const tookOver = /of eve .* took over$/;
+  process.kill(await server.worker("ann"), "SIGKILL");
+  await server.log.line(tookOver);
+  process.kill(await server.worker("eve"), "SIGKILL");
+  await server.log.count(tookOver, 2);
+  process.kill(await server.worker("eve"), "SIGKILL");
   await bob.line(/^\* eve joined/);
 });
 
 test("--no-reconnect ends with exit code 1 when the connection is lost", async () => {
   await using server = await startServer();
   using ann = await startClient(server.port, "ann", 80, "--no-reconnect");
-  process.kill(await server.worker("ann"), "SIGKILL");
+  await disconnect(server, "ann");
   expect(await ann.process.exited).toBe(1);
   await ann.shows("client.ts: 127.0.0.1:");
 });
@@ -232,7 +237,7 @@ test("an error leaves the terminal as it was, too", async () => {
     'before=$(stty -g); "$0" client.ts ":$1" ann --no-reconnect; echo "exit $?"; [ "$(stty -g)" = "$before" ] && echo same';
   using shell = new Session(["sh", "-c", script, bun, String(server.port)]);
   await shell.shows("welcome ann");
-  process.kill(await server.worker("ann"), "SIGKILL");
+  await disconnect(server, "ann");
   await shell.shows(/exit 1\nsame/);
 });
 

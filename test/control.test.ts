@@ -4,6 +4,8 @@ import { cleanName } from "../parts/text.ts";
 
 test.each([
   { type: "ready" },
+  { type: "serving" },
+  { type: "torn", isTorn: false },
   { type: "who", at: 0 },
   { type: "leave", at: 4096 },
   { type: "name", at: 0, name: "ann" },
@@ -19,6 +21,7 @@ test.each([
   { type: "done", at: 0, name: "ann" },
   { type: ["who"], at: 0 },
   { type: "who" },
+  { type: "torn" },
   { type: "leave", at: "0" },
   { type: "leave", at: 0.5 },
   { type: "leave", at: 2 ** 53 },

@@ -150,10 +150,11 @@ export async function watchServer(server: Bun.Subprocess<"pipe", "pipe", "pipe">
     errors,
     workers: () => children(pid),
     async worker(name) {
-      const [, worker] = /^worker (\d+)/.exec(
-        await log.line(new RegExp(`^worker \\d+: ${name} joined`)),
-      )!;
-      return Number(worker);
+      const serves = new RegExp(
+        `^worker (\\d+): (${name} joined|worker \\d+ of ${name} .* took over$)`,
+      );
+      await log.line(serves);
+      return Number(serves.exec(log.all.findLast((line) => serves.test(line))!)![1]);
     },
     async stop() {
       server.kill("SIGTERM");
@@ -192,6 +193,18 @@ function follow(stream: ReadableStream<Uint8Array>): Lines {
     lines.end();
   })();
   return lines;
+}
+
+/** Kills each process that serves a client, until the server gives up and disconnects the client. */
+export async function disconnect(server: Server, name: string): Promise<void> {
+  const tookOver = new RegExp(`of ${name} .* took over$`);
+  for (let deaths = 0; deaths < 2; deaths++) {
+    const before = server.log.all.filter((line) => tookOver.test(line)).length;
+    process.kill(await server.worker(name), "SIGKILL");
+    await server.log.count(tookOver, before + 1);
+  }
+  process.kill(await server.worker(name), "SIGKILL");
+  await server.log.line(new RegExp(`: ${name} left .*, the third in 10 s`));
 }
 
 /** The child processes of a process. */

@@ -87,3 +87,80 @@ test("it is emptied when nothing waits any more, each time", async () => {
     await emptied;
   }
 });
+
+test("what a dead process has not passed on goes out again, before what waits", async () => {
+  const [first, second, third, fourth] = [sink(12), sink(), sink(2), sink()];
+  const outlet = new Outlet(8);
+  outlet.pour(first.write);
+  for (const line of ["one\n", "two\n", "three\n"]) outlet.push(Buffer.from(line));
+  expect([outlet.rewind(13), outlet.rewind(3), outlet.lag]).toEqual([false, false, 2]); // taken: 12
+  expect([outlet.rewind(12), outlet.lag]).toEqual([true, 2]);
+  expect([outlet.rewind(6), outlet.lag]).toEqual([true, 8]);
+  outlet.pour(second.write);
+  outlet.push(Buffer.from("four\n"));
+  expect([second.text, outlet.lag]).toEqual(["o\nthree\nfour\n", 0]);
+  expect(outlet.rewind(10)).toBe(true);
+  const emptied = outlet.emptied();
+  await Promise.resolve();
+  expect(Bun.peek.status(emptied)).toBe("pending");
+  outlet.pour(third.write);
+  expect([third.text, outlet.rewind(7)]).toEqual(["re", true]);
+  outlet.pour(fourth.write);
+  expect(fourth.text).toBe("\nthree\nfour\n");
+});
+
+test("what is kept of many blocks is the last of them, as much as it should be", () => {
+  const outlet = new Outlet(8);
+  outlet.pour(sink().write);
+  for (let n = 0; n < 5000; n++) outlet.push(Buffer.from(String(n % 10)));
+  expect([outlet.rewind(4991), outlet.rewind(4992), outlet.lag]).toEqual([false, true, 8]);
+  const next = sink();
+  outlet.pour(next.write);
+  expect(next.text).toBe("23456789");
+});
+
+test("what a dead process has not passed on goes out again, exactly once, before what waits", () => {
+  const outlet = new Outlet(10);
+  const got: string[] = [];
+  let room = 12;
+  const write = (bytes: Uint8Array) => {
+    const taken = Math.min(room, bytes.length);
+    room -= taken;
+    got.push(Buffer.from(bytes.subarray(0, taken)).toString());
+    return taken;
+  };
+  outlet.pour(write);
+  for (const block of ["abc\n", "defg\n", "hij\n", "k\n"]) outlet.push(Buffer.from(block));
+  expect([got.join(""), outlet.lag]).toEqual(["abc\ndefg\nhij", 3]);
+  outlet.pour(() => 0);
+  expect(outlet.rewind(6)).toBe(true); // "abc\nde" has arrived
+  expect(outlet.lag).toBe(9);
+  [room, got.length] = [100, 0];
+  outlet.pour(write);
+  expect(got.join("")).toBe("fg\nhij\nk\n");
+  // And again, from a later place.
+  expect(outlet.rewind(13)).toBe(true);
+  expect(outlet.rewind(13)).toBe(true); // nothing more to take back
+  outlet.flush();
+  expect(got.join("")).toBe("fg\nhij\nk\nk\n");
+});
+
+test("what is not kept any more cannot go out again", () => {
+  const outlet = new Outlet(4);
+  outlet.pour((bytes) => bytes.length);
+  for (const block of ["aaa\n", "bbb\n", "ccc\n"]) outlet.push(Buffer.from(block));
+  expect(outlet.rewind(8)).toBe(true);
+  expect(outlet.rewind(3)).toBe(false);
+  expect(outlet.rewind(99)).toBe(false);
+});
+
+test("a long stream keeps what it should", () => {
+  const outlet = new Outlet(1000);
+  outlet.pour((bytes) => bytes.length);
+  for (let n = 0; n < 5000; n++) outlet.push(Buffer.from(`${String(n).padStart(9, "0")}\n`));
+  let again = "";
+  outlet.pour(() => 0);
+  expect(outlet.rewind(50_000 - 1000)).toBe(true);
+  outlet.pour((bytes) => ((again += Buffer.from(bytes).toString()), bytes.length));
+  expect([again.length, again.slice(0, 10)]).toEqual([1000, "000004900\n"]);
+});

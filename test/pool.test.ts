@@ -4,68 +4,57 @@ import { Pool, Refusal, type Startable } from "../parts/pool.ts";
 beforeEach(() => void jest.useFakeTimers());
 afterEach(() => void jest.useRealTimers());
 
-/** A process that becomes ready, and dies, when a test says so. */
-class Fake implements Startable {
-  isKilled = false;
-  readonly #ready = Promise.withResolvers<boolean>();
-  readonly #ended = Promise.withResolvers<void>();
-  readonly ready = this.#ready.promise;
-  readonly ended = this.#ended.promise;
-
-  becomeReady(): Promise<void> {
-    this.#ready.resolve(true);
-    return settle();
-  }
-
-  die(): Promise<void> {
-    this.#ready.resolve(false);
-    this.#ended.resolve();
-    return settle();
-  }
-
-  kill(): void {
-    this.isKilled = true;
-  }
-}
-
 /** Lets everything happen that needs no time. */
 const settle = () => new Promise<void>((resolve) => void setImmediate(resolve));
 
 /** Lets as much time go by as anything waits for. */
 const later = () => void jest.runAllTimers();
 
-/** A pool whose system starts so many processes and then no more; and the connections that take them. */
+/** A process that becomes ready, and dies, when a test says so. */
+function fake() {
+  const ready = Promise.withResolvers<boolean>();
+  const ended = Promise.withResolvers<void>();
+  const become = (isReady: boolean) => {
+    ready.resolve(isReady);
+    if (!isReady) ended.resolve();
+    return settle();
+  };
+  const process = { isKilled: false, ready: ready.promise, ended: ended.promise, become };
+  return Object.assign(process, { kill: () => void (process.isKilled = true) }) satisfies Startable;
+}
+
+/** A pool whose system starts so many processes and then no more; and connections that take them. */
 function poolOf(size: number, { maxStarting = 10, supply = Infinity } = {}) {
-  const started: Fake[] = [];
+  const started: ReturnType<typeof fake>[] = [];
   const system = { supply, attempts: 0 };
   const start = () => {
     if (++system.attempts > 100) throw new Error("it tries for ever");
     if (started.length >= system.supply) throw new Error("the test has no more");
-    started.push(new Fake());
+    started.push(fake());
     return started.at(-1)!;
   };
   const pool = new Pool(start, size, maxStarting);
-  const turns: Promise<Fake | Refusal>[] = [];
-  const take = (count = 1) => {
-    while (count-- > 0) turns.push(pool.take().catch((refusal: Refusal) => refusal));
-  };
-  /** What the connections got: a process's number, the words of a refusal, or nothing yet. */
-  const fates = async () => {
+  const fates: unknown[] = []; // of connections: a process's number, or why there is none
+  const take = async (count = 1) => {
+    for (; count > 0; count--) {
+      const place = fates.push("waits") - 1;
+      pool.take().then(
+        (process) => (fates[place] = started.indexOf(process)),
+        (reason) => (fates[place] = reason instanceof Refusal && reason.message),
+      );
+    }
     await settle();
-    return turns.map((turn) => {
-      const fate = Bun.peek(turn);
-      if (fate instanceof Refusal) return fate.message;
-      return fate instanceof Fake ? started.indexOf(fate) : "waits";
-    });
   };
   return { pool, started, system, take, fates };
 }
+
+const [ready, dead] = [true, false];
 
 test("there are as many spares as wanted, and no more", async () => {
   const { pool, started } = poolOf(3);
   pool.refill();
   pool.refill();
-  await started[0]!.becomeReady();
+  await started[0]!.become(ready);
   later();
   expect(started.length).toBe(3);
 });
@@ -73,18 +62,17 @@ test("there are as many spares as wanted, and no more", async () => {
 test("a connection gets the spare that has been ready for longest", async () => {
   const { pool, started, take, fates } = poolOf(2);
   pool.refill();
-  await started[1]!.becomeReady();
-  await started[0]!.becomeReady();
-  take(2);
-  expect(await fates()).toEqual([1, 0]);
+  for (const n of [1, 0]) await started[n]!.become(ready);
+  await take(2);
+  expect(fates).toEqual([1, 0]);
 });
 
 test("a spare that was taken is replaced, but not at once", async () => {
   const { pool, started, take } = poolOf(1);
   pool.refill();
-  await started[0]!.becomeReady();
+  await started[0]!.become(ready);
   later();
-  take();
+  await take();
   expect(started.length).toBe(1);
   later();
   expect(started.length).toBe(2);
@@ -93,100 +81,90 @@ test("a spare that was taken is replaced, but not at once", async () => {
 test("a spare that has died is replaced, but not at once, and nobody gets it", async () => {
   const { pool, started, take, fates } = poolOf(2);
   pool.refill();
-  for (const process of started) await process.becomeReady();
+  for (const n of [0, 1]) await started[n]!.become(ready);
   later();
-  await started[0]!.die();
+  await started[0]!.become(dead);
   expect(started.length).toBe(2);
   later();
+  await started[2]!.become(dead); // while it starts
   expect(started.length).toBe(3);
-  await started[2]!.becomeReady();
-  take(2);
-  expect(await fates()).toEqual([1, 2]);
-});
-
-test("a spare that dies while it starts is replaced, but not at once", async () => {
-  const { pool, started } = poolOf(1);
-  pool.refill();
-  await started[0]!.die();
-  expect(started.length).toBe(1);
   later();
-  expect(started.length).toBe(2);
+  await started[3]!.become(ready);
+  await take(2);
+  expect(fates).toEqual([1, 3]);
 });
 
 test("a process that was taken costs no spare when it dies", async () => {
   const { pool, started, take, fates } = poolOf(2);
   pool.refill();
-  for (const process of started) await process.becomeReady();
-  take();
-  await started[0]!.die();
-  take();
-  expect(await fates()).toEqual([0, 1]);
+  for (const n of [0, 1]) await started[n]!.become(ready);
+  await take();
+  await started[0]!.become(dead);
+  await take();
+  expect(fates).toEqual([0, 1]);
 });
 
 test("connections are served in the order in which they came, by whatever is ready first", async () => {
-  const { started, take, fates } = poolOf(0);
-  take(3);
-  expect(started.length).toBe(3);
-  await started[2]!.becomeReady();
-  expect(await fates()).toEqual([2, "waits", "waits"]);
-  await started[0]!.becomeReady();
-  await started[1]!.becomeReady();
-  expect(await fates()).toEqual([2, 0, 1]);
-});
-
-test("a connection that comes while a spare starts gets that one", async () => {
   const { pool, started, take, fates } = poolOf(1);
   pool.refill();
-  take();
-  expect(started.length).toBe(1);
-  await started[0]!.becomeReady();
-  expect(await fates()).toEqual([0]);
+  await take(3);
+  expect(started.length).toBe(3);
+  await started[2]!.become(ready);
+  expect(fates).toEqual([2, "waits", "waits"]);
+  for (const n of [0, 1]) await started[n]!.become(ready);
+  expect(fates).toEqual([2, 0, 1]);
 });
 
 test("no spare is started while a connection waits, but when it is served", async () => {
-  const { pool, started, take } = poolOf(1);
-  take();
+  const { pool, started, take } = poolOf(2);
+  await take();
   pool.refill();
   later();
   expect(started.length).toBe(1);
-  await started[0]!.becomeReady();
+  await started[0]!.become(ready);
   later();
-  expect(started.length).toBe(2);
-});
-
-test("only so many processes start at the same time", async () => {
-  const spares = poolOf(3, { maxStarting: 2 });
-  spares.pool.refill();
-  expect(spares.started.length).toBe(2);
-  await spares.started[0]!.becomeReady();
-  later();
-  expect(spares.started.length).toBe(3);
-
-  const { started, take, fates } = poolOf(0, { maxStarting: 2 });
-  take(4);
-  expect(started.length).toBe(2);
-  await started[0]!.becomeReady();
-  expect(await fates()).toEqual([0, "waits", "waits", "waits"]);
   expect(started.length).toBe(3);
 });
 
-test("if a process dies while it starts, one connection is refused, and the next is served", async () => {
+test("only so many processes start at the same time, for spares or for connections", async () => {
+  const { pool, started, take, fates } = poolOf(3, { maxStarting: 2 });
+  pool.refill();
+  expect(started.length).toBe(2);
+  await started[0]!.become(ready);
+  later();
+  expect(started.length).toBe(3);
+  await take(4);
+  expect(started.length).toBe(3);
+  await started[1]!.become(ready);
+  expect(started.length).toBe(4);
+  expect(fates).toEqual([0, 1, "waits", "waits"]);
+});
+
+test("a process that dies while it starts is replaced, but after the third a connection is refused", async () => {
   const { started, take, fates } = poolOf(0, { maxStarting: 1 });
-  take(2);
-  await started[0]!.die();
-  const refused = "your process could not start, try again later";
-  expect(await fates()).toEqual([refused, "waits"]);
-  await started[1]!.becomeReady();
-  expect(await fates()).toEqual([refused, 1]);
+  await take(2);
+  for (const n of [0, 1]) await started[n]!.become(dead);
+  expect(fates).toEqual(["waits", "waits"]);
+  await started[2]!.become(dead);
+  await started[3]!.become(ready);
+  expect(fates).toEqual(["your process could not start, try again later", 3]);
+});
+
+test("a connection that waits, or comes, when the pool closes is refused", async () => {
+  const { pool, take, fates } = poolOf(0);
+  await take();
+  pool.close();
+  await settle();
+  await take();
+  expect(fates).toEqual(Array(2).fill("server is shutting down"));
 });
 
 test("if the system starts no process, connections are refused, and it is not asked for ever", async () => {
   const { pool, started, system, take, fates } = poolOf(3, { supply: 0 });
   pool.refill();
   expect(system.attempts).toBe(1);
-  take(2);
-  const refused = "no process can be started for you, try again later";
-  expect(await fates()).toEqual([refused, refused]);
+  await take(2);
+  expect(fates).toEqual(Array(2).fill("no process can be started for you, try again later"));
   system.supply = Infinity;
   later();
   expect(started.length).toBe(3);
@@ -195,12 +173,21 @@ test("if the system starts no process, connections are refused, and it is not as
 test("what nobody has taken is killed at the end, and no spare is started any more", async () => {
   const { pool, started, take } = poolOf(3);
   pool.refill();
-  await started[0]!.becomeReady();
-  await started[1]!.becomeReady();
-  take();
+  for (const n of [0, 1]) await started[n]!.become(ready);
+  await take();
   pool.close();
   expect(started.map(({ isKilled }) => isKilled)).toEqual([false, true, true]);
-  for (const process of started) await process.die();
+  for (const process of started) await process.become(dead);
   later();
   expect(started.length).toBe(3);
+});
+
+test("at the end, who waits for a process is refused, and so is who comes later", async () => {
+  const { pool, started, take, fates } = poolOf(0, { maxStarting: 1 });
+  await take(2);
+  pool.close();
+  await started[0]!.become(dead);
+  await take();
+  expect(fates).toEqual(Array(3).fill("server is shutting down"));
+  expect(started.length).toBe(1);
 });

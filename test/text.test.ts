@@ -10,7 +10,8 @@ test.each([
   ["é\x1b[2Jé", "éé"],
   ["broken off\x1b[", "broken off"],
   ["\x1b\0[2Jhidden", "[2Jhidden"],
-  ["a\x07b\x08c\x7fd你\x07", "abcd你"],
+  ["a\x07b\x08c\x7fd", "abcd"],
+  ["你\x07", "你"], // as many columns as characters
   ["a\rb\nc\vd\fe\x85f\u2028g\u2029h", "abcdefgh"],
   ["\u202afile\u202b\u202c\u202d\u202egpj\u2066.\u2067e\u2068x\u2069e", "filegpj.exe"],
 ])("the line %j is safe as %j", (line, safe) => {
@@ -20,8 +21,8 @@ test.each([
 test.each([
   ["", "guest"],
   [": **\t", "guest"],
-  [": **ann*", "ann*"],
-  ["a:n\u00a0n\n", "ann"],
+  [": **ann", "ann"],
+  ["a:n\u00a0n*\n", "ann*"],
   ["in\u200bvis\u202eib\u{e0041}le\x07", "invisible"],
   ["\u115f\u3164", "guest"], // fillers: letters that nobody sees
   ["e\u200b\u0301", "é"],
@@ -78,6 +79,12 @@ test("a line is too long as it was sent, or as it is said, and as soon as that i
   expect(frame(Buffer.of(0xff, 0xff, 0xff, 0xff, 0x0a))).toEqual(["\ufffd".repeat(4)]);
   expect(frame(Buffer.from("x".repeat(13)))).toEqual([]); // the next may be LF, and this CR
   expect(frame(Buffer.from("x"))).toEqual([null]);
+});
+
+test("a stream that begins in the middle of a line begins with the next one", () => {
+  const frame = createFramer(8, true);
+  const chunks = ["of a line", " that is long\none\ntwo\n"];
+  expect(chunks.flatMap((chunk) => frame(Buffer.from(chunk)))).toEqual(["one", "two"]);
 });
 
 test("a chunk's memory may be used again when its lines are cut", () => {

@@ -7,6 +7,7 @@ import { connect as connectTLS } from "node:tls";
 import {
   allHave,
   Client,
+  disconnect,
   isAlive,
   numbered,
   patience,
@@ -333,7 +334,7 @@ test("client.ts asks for the password without showing it, and remembers it for a
   session.type("\x1b[A"); // Up: it is not in the history
   session.type("visible\r");
   await session.shows("you: visible");
-  process.kill(await server.worker("ann"), "SIGKILL");
+  await disconnect(server, "ann");
   await session.shows(/not connected[^]*welcome ann/);
   expect(session.raw).not.toMatch(/correct|horse|wrong one/);
 });
