@@ -15,12 +15,11 @@ import { join } from "node:path";
 import { fail } from "./parts/command-line.ts";
 import { Connection, filesPerClient } from "./parts/connection.ts";
 import type { Heritage, Request } from "./parts/control.ts";
-import type { Link } from "./parts/link.ts";
 import { endLog, log } from "./parts/log.ts";
 import { readOptions } from "./parts/options.ts";
 import { Pool, Refusal } from "./parts/pool.ts";
 import { WorkerProcess } from "./parts/process.ts";
-import { noLink, Room } from "./parts/room.ts";
+import { Room } from "./parts/room.ts";
 import { printPasswordHash, readTerms, readTermsOrEnd } from "./parts/terms.ts";
 
 const options = readOptions(Bun.argv.slice(2));
@@ -33,7 +32,7 @@ const script = join(import.meta.dir, "worker.ts");
 const limits = { maxLine: options.maxLine, plain: options.tlsCert !== undefined };
 const start = () => new WorkerProcess(script, limits);
 const pool = new Pool(start, options.spares, availableParallelism());
-const room = new Room(options.redis ? await openLink(options.redis) : noLink(), options);
+const room = await Room.open(options).catch((error: Error) => fail(1, error.message));
 const connections = new Set<Connection>(); // from accept to their end
 let refused = 0; // connections that are being told why
 let isStopping = false;
@@ -181,12 +180,6 @@ function reload(): void {
   } catch (error) {
     log(`not read again: ${(error as Error).message}`);
   }
-}
-
-/** Links this server to the others of its room. */
-async function openLink(redis: string): Promise<Link> {
-  const { openLink } = await import("./parts/link.ts"); // a server that is alone does not need it
-  return openLink(redis, options.room).catch((error: Error) => fail(1, error.message));
 }
 
 async function listen({ host, port } = options): Promise<void> {

@@ -42,6 +42,16 @@ export class Room {
     });
   }
 
+  /**
+   * Opens a room: with a Redis, one that this server shares with others. Rejects, with a line for a
+   * person, if it cannot be reached now.
+   */
+  static async open(options: { redis?: string; room: string; verbose?: boolean }): Promise<Room> {
+    if (!options.redis) return new Room(noLink(), options);
+    const { openLink } = await import("./link.ts"); // a server that is alone does not need it
+    return new Room(await openLink(options.redis, options.room), options);
+  }
+
   /** What a member is called; empty before it has joined and after it has left. */
   nameOf(member: Member): string {
     return this.#members.get(member) ?? "";

@@ -123,7 +123,8 @@ for (const signal of ["SIGKILL", "SIGTERM"] as const) {
     const numbers = heard.map((line) => Number(line.split(" ")[1]));
     expect(heard).toEqual(numbers.map((n) => `eve: ${said[n]}`)); // whole
     expect(numbers).toEqual([...new Set(numbers)].sort((a, b) => a - b)); // in order, none twice
-    expect(10_000 - numbers.length).toBeLessThanOrEqual(65_536 / 200 + 1);
+    const lost = 10_000 - numbers.length;
+    if (!isPlain) expect(lost).toBeLessThanOrEqual(65_536 / 200 + 1); // a stream reads ahead
     await eve.end();
     await eve.ended();
     await room.settled();
