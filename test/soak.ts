@@ -1,14 +1,15 @@
 #!/usr/bin/env bun
 /**
- * A long run: clients come, talk, stall, lose their worker and leave at random, and a ledger checks
- * what each of them has heard.
+ * A long run: clients come, talk, stall and leave at random, their workers are killed, and a ledger
+ * checks what each of them has heard.
  *
  *     bun test/soak.ts [--minutes 5] [--clients 50] [--seed N]
  *
  * All see the same order. So one client, the witness, listens from the beginning to the end, and
  * what it hears between `* c7 joined` and `* c7 left` is what c7 must have heard, but for c7's own
- * lines: all of it if c7 left in peace, the beginning of it if c7 was torn away. And the lines of c7
- * are numbered, so that the witness misses none: all that c7 said if it left in peace.
+ * lines: all of it if c7 left in peace, the beginning of it if c7 was torn away, whatever became of its
+ * workers. And the lines of c7 are numbered, so that the witness misses none: all that c7 said if it
+ * left in peace, but for one read of each of its workers that was killed.
  *
  * Ctrl-C ends the run early, with all its checks; a second one at once. The exit code is 1 if
  * anything was wrong.
@@ -38,8 +39,12 @@ interface Visit {
   from: number; // where the witness heard that it joined; -1: not yet
   to: number; // where the witness heard that it left
   how: string; // what the witness heard about that: "" for in peace
+  kills: number; // workers that were killed: each may have taken one read of its lines along
   left: PromiseWithResolvers<void>;
 }
+
+const oneRead = 65_536; // bytes that a worker may hold when it dies
+const isPlain = process.env["PIPECHAT_PLAIN"] !== undefined; // then it may hold more, in both directions
 
 const visits = new Map<string, Visit>(); // those who are here, by name
 const violations: string[] = [];
@@ -67,12 +72,25 @@ function observe(): void {
       visit.how = rest.trim();
       visit.left.resolve();
     } else if (visit && event === ": ") {
-      if (rest !== text(visit, visit.accepted)) violated(`after ${visit.accepted} lines: ${line}`);
-      visit.accepted++;
+      const n = Number(rest.split(" ")[0]);
+      const missing = range(visit.accepted, n).map((n) => text(visit, n).length + 1);
+      const bytes = missing.reduce((sum, length) => sum + length, 0);
+      if (rest !== text(visit, n) || n < visit.accepted || (bytes > 0 && visit.kills === 0))
+        violated(`after ${visit.accepted} lines: ${line}`);
+      else if (bytes > visit.kills * oneRead && !isPlain)
+        violated(`${visit.name} lost ${bytes} bytes to ${visit.kills} kills`);
+      if (bytes > 0) count("lines lost by victims", missing.length);
+      visit.accepted = n + 1;
       count("lines");
-    } else if (!line.startsWith("* welcome witness")) violated(`nobody can have said: ${line}`);
+    } else if (/^\* worker \d+ of c\d+ was killed by SIG\w+, \d+ took over$/.test(line))
+      count("takeovers");
+    else if (!line.startsWith("* welcome witness")) violated(`nobody can have said: ${line}`);
     record.push(line);
   }
+}
+
+function range(from: number, to: number): number[] {
+  return Array.from({ length: Math.max(0, to - from) }, (_, n) => from + n);
 }
 
 /** Line `n` of a client: its length and its letters tell a whole one from parts of two. */
@@ -82,17 +100,21 @@ function text({ name }: { name: string }, n: number): string {
 
 /** Compares what a client has heard with what the witness has. */
 function settle(visit: Visit, client: Client): void {
-  const isPrivate = /^\* (welcome |\d+ online:|\S+ \(worker \d+\)$)/;
+  const isPrivate =
+    /^\* (welcome |\d+ online:|\S+ \(worker \d+\)$|a line of yours may|lines of others may)/;
   const heard = client.lines.all.filter((line) => !isPrivate.test(line));
   const due = record
     .slice(visit.from + 1 - cut, visit.to - cut)
     .filter((line) => !line.startsWith(`${visit.name}: `));
+  const known = new Set(heard);
+  if (isPlain && visit.kills > 0)
+    due.splice(0, due.length, ...due.filter((line) => known.has(line)));
   const wrong = heard.findIndex((line, n) => line !== due[n]);
   if (wrong >= 0)
     violated(`${visit.name} heard as line ${wrong}: ${heard[wrong]}, not ${due[wrong]}`);
   if (visit.how === "" && heard.length < due.length)
     violated(`${visit.name} left in peace with ${heard.length} of ${due.length} lines`);
-  if (visit.how === "" && visit.accepted < visit.said)
+  if (visit.how === "" && visit.accepted < visit.said && visit.kills === 0)
     violated(`of ${visit.said} lines that ${visit.name} said, ${visit.accepted} were relayed`);
   count("deliveries", heard.length);
   visits.delete(visit.name);
@@ -111,8 +133,6 @@ const fates: Record<string, RegExp> = {
   FIN: /^$/,
   "/quit": /^$/,
   RST: /^$/,
-  SIGKILL: /^\(worker \d+ killed by SIGKILL\)$/,
-  SIGTERM: /^\(worker \d+ killed by SIGTERM\)$/,
   SIGSTOP: /^\(worker \d+ was \d+ bytes behind\)$/,
   stall: /^\(worker \d+ was \d+ bytes behind\)$/,
 };
@@ -129,11 +149,14 @@ async function visit(n: number): Promise<void> {
     return;
   }
   const left = Promise.withResolvers<void>();
-  const visit: Visit = { name: `c${n}`, said: 0, accepted: 0, from: -1, to: -1, how: "", left };
+  const visit: Visit = {
+    ...{ name: `c${n}`, said: 0, accepted: 0, from: -1, to: -1, how: "" },
+    ...{ kills: 0, left },
+  };
   visits.set(visit.name, visit);
   using client = await Client.connect(server, visit.name);
-  const worker = await server.worker(visit.name);
 
+  let killed = -Infinity; // when, ms
   for (let turns = random() * 40; turns > 0 && !over; turns--) {
     await moment(2);
     const lines = chance(0.02) ? 1000 : Math.floor(random() * 20);
@@ -144,7 +167,16 @@ async function visit(n: number): Promise<void> {
       await moment(3);
       client.resume();
     }
+    // Three in ten seconds would be the client's end.
+    if (chance(0.1) && performance.now() - killed > 5500) {
+      killed = performance.now();
+      visit.kills++;
+      const dead = await server.worker(visit.name);
+      process.kill(dead, chance(0.5) ? "SIGKILL" : "SIGTERM");
+      await server.log.line(new RegExp(`: worker ${dead} of ${visit.name} was killed`));
+    }
     if (chance(0.02)) {
+      const worker = await server.worker(visit.name);
       process.kill(worker, "SIGSTOP");
       await moment(1);
       process.kill(worker, "SIGCONT");
@@ -152,6 +184,7 @@ async function visit(n: number): Promise<void> {
   }
 
   const names = Object.keys(fates);
+  const worker = await server.worker(visit.name);
   const fate = over ? "FIN" : names[Math.floor(random() * names.length)]!;
   if (fate === "RST") client.reset();
   if (fate === "/quit") client.send("/quit\n");
