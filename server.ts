@@ -9,6 +9,7 @@
  *
  * @module
  */
+import { existsSync } from "node:fs";
 import { type AddressInfo, createServer, type Socket } from "node:net";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
@@ -16,29 +17,35 @@ import { fail } from "./parts/command-line.ts";
 import { Connection, filesPerClient } from "./parts/connection.ts";
 import type { Heritage, Request } from "./parts/control.ts";
 import { endLog, log } from "./parts/log.ts";
+import { isIgnored, maxOpenFiles } from "./parts/limits.ts";
 import { readOptions } from "./parts/options.ts";
-import { Pool, Refusal } from "./parts/pool.ts";
+import { Pool } from "./parts/pool.ts";
 import { WorkerProcess } from "./parts/process.ts";
+import { Refusal, Refusals } from "./parts/refusal.ts";
 import { Room } from "./parts/room.ts";
 import { printPasswordHash, readTerms, readTermsOrEnd } from "./parts/terms.ts";
+import { after, atMost } from "./parts/timers.ts";
 
 const options = readOptions(Bun.argv.slice(2));
 if (options.hashPassword) await printPasswordHash(); // and exit
 
-const maxFiles = Number(Bun.spawnSync(["sh", "-c", "ulimit -n"]).stdout) || 256;
+const maxFiles = maxOpenFiles();
 const maxClients = Math.min(options.maxClients, Math.floor((maxFiles - 30) / filesPerClient));
 let terms = readTermsOrEnd(options); // on which the next client is served
 const script = join(import.meta.dir, "worker.ts");
+if (!existsSync(script)) fail(1, `there is no ${script}: run it with bun, from its folder`);
 const limits = { maxLine: options.maxLine, plain: options.tlsCert !== undefined };
 const start = () => new WorkerProcess(script, limits);
 const pool = new Pool(start, options.spares, availableParallelism());
 const room = await Room.open(options).catch((error: Error) => fail(1, error.message));
 const connections = new Set<Connection>(); // from accept to their end
-let refused = 0; // connections that are being told why
+const refusals = new Refusals(maxFiles / 8);
 let isStopping = false;
 
 const server = createServer({ pauseOnConnect: true, noDelay: true, keepAlive: true }, (socket) => {
-  serve(socket).catch((reason) => refuse(socket, reason));
+  // In TLS, only a worker could speak to the client.
+  const silently = terms.tls !== undefined;
+  serve(socket).catch((reason) => refusals.refuse(socket, reason, { silently }));
 });
 await listen();
 
@@ -54,7 +61,13 @@ async function serve(socket: Socket): Promise<void> {
   // 1. A process gets a copy of the socket. The server keeps one, too, and never reads it.
   let worker = await engage(socket);
   connection.serveBy(worker);
-  using _timeout = limitJoin(connection, deadline);
+  const isNew = () => !connection.isClosing && !room.nameOf(connection);
+  using _question = after(500, () => {
+    if (isNew() && !connection.hasAsked) room.tell(connection, "your name?");
+  });
+  using _limit = after(Math.max(1000, deadline - performance.now()), () => {
+    if (isNew()) sendAway(connection, `no name within ${options.joinTimeout} s, goodbye`);
+  });
 
   try {
     for (;;) {
@@ -96,6 +109,7 @@ async function engage(socket: Socket, heritage?: Heritage): Promise<WorkerProces
 
 /** Answers what a worker asks. One that is closing or killed gets no answer: it could join again. */
 async function answer(connection: Connection, request: Request): Promise<void> {
+  connection.hasAsked = true;
   if (!connection.isOpen && request.type !== "leave") return;
   if (request.type === "leave") {
     connection.fallSilent();
@@ -105,6 +119,10 @@ async function answer(connection: Connection, request: Request): Promise<void> {
   }
   if (request.type === "name") await room.name(connection, request.name);
   if (request.type === "tell") room.tell(connection, request.text);
+  if (request.type === "refuse") {
+    log(`${connection.address}: ${request.text}`);
+    return sendAway(connection, request.text);
+  }
   if (request.type === "who") await room.who(connection);
   connection.order({ type: "done", name: room.nameOf(connection) });
 }
@@ -118,28 +136,6 @@ function takePlace(connection: Connection): Disposable {
     throw new Refusal("too many connections from your address");
   connections.add(connection);
   return { [Symbol.dispose]: () => void connections.delete(connection) };
-}
-
-/** Disconnects a client that has not joined at the deadline, or a second later if we were slow. */
-function limitJoin(connection: Connection, deadline: number): Disposable {
-  const late = () => {
-    if (!room.nameOf(connection) && !connection.isClosing)
-      sendAway(connection, `no name within ${options.joinTimeout} s, goodbye`);
-  };
-  const timer = setTimeout(late, Math.max(1000, deadline - performance.now()));
-  return { [Symbol.dispose]: () => clearTimeout(timer) };
-}
-
-/** Tells a client why it is not served, and disconnects it. */
-function refuse(socket: Socket, reason: unknown): void {
-  if (!(reason instanceof Refusal)) throw reason;
-  socket.end(terms.tls ? "" : `* ${reason.message}\n`); // in TLS, we cannot speak to it
-  // Closed at once, with bytes unread, the connection would be reset, and the reason lost.
-  const delay = ++refused * 8 > maxFiles ? 0 : 500;
-  setTimeout(() => {
-    refused--;
-    socket.destroy();
-  }, delay);
 }
 
 function sendAway(connection: Connection, reason: string): void {
@@ -166,10 +162,6 @@ async function shutDown(): Promise<void> {
   process.exit();
 }
 
-async function atMost(ms: number, ...all: Promise<unknown>[]): Promise<void> {
-  await Promise.race([Promise.all(all), Bun.sleep(ms)]);
-}
-
 // --- The start -----------------------------------------------------------------------------------
 
 /** Reads certificate and password again; with a mistake in them, they stay as they were. */
@@ -185,12 +177,18 @@ function reload(): void {
 async function listen({ host, port } = options): Promise<void> {
   server.on("error", (error: NodeJS.ErrnoException) => {
     if (server.listening) return log(`cannot accept: ${error.message}`);
-    if (error.code !== "EADDRINUSE") fail(1, `cannot listen on ${host}:${port}: ${error.message}`);
+    if (error.code !== "EADDRINUSE")
+      fail(
+        1,
+        `cannot listen on ${host}:${port}: ${error.message}; is --host one of this machine's?`,
+      );
     fail(1, `port ${port} is taken: stop what uses it, or choose another with --port`);
   });
   await new Promise<void>((resolve) => server.listen(port, host, resolve));
   for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => void shutDown());
-  process.on("SIGHUP", () => void (terms.tls || terms.password ? reload() : shutDown()));
+  if (!isIgnored(1))
+    // under nohup(1), the end of the terminal is no reason to stop
+    process.on("SIGHUP", () => void (terms.tls || terms.password ? reload() : shutDown()));
   const { address, family, port: taken } = server.address() as AddressInfo;
   log(`listening on ${family === "IPv6" ? `[${address}]` : address}:${taken} (pid ${process.pid})`);
   if (maxClients < options.maxClients)

@@ -30,8 +30,6 @@ let isLeaving = false;
 let answer = Promise.withResolvers<void>(); // to the question that waits
 const serve = Promise.withResolvers<Terms & { socket?: Socket; heritage?: Heritage }>();
 
-// Ctrl-C and a closed terminal reach the whole group; the server decides how it ends.
-for (const signal of ["SIGINT", "SIGHUP"]) process.on(signal, () => {});
 // The server is dead, which a paused stdin does not tell: half a second for what it still holds.
 process.on("disconnect", () => setTimeout(() => process.exit(), 500));
 process.on("message", (order: Order, socket: unknown) => {
@@ -71,8 +69,16 @@ process.exit();
 async function talk(): Promise<void> {
   const frame = createFramer(terms.maxLine, heritage?.isTorn);
   const throttle = createThrottle(terms.rate);
-  for await (const chunk of relay) await handle(frame(chunk), throttle);
+  for await (const chunk of relay)
+    await handle(frame(name ? chunk : withoutTelnet(chunk)), throttle);
   if (!relay.wasReset) await handle(frame(null), throttle);
+}
+
+/** Drops what telnet negotiates before a client says its name: IAC, a verb and an option each (RFC 854). */
+function withoutTelnet(chunk: Uint8Array): Uint8Array {
+  let start = 0;
+  while (chunk[start] === 0xff && chunk[start + 1]! >= 0xfb) start += 3;
+  return chunk.subarray(start);
 }
 
 /** Says lines and obeys commands, in the order in which the client sent them. */
@@ -98,6 +104,10 @@ async function handle(lines: (string | null)[], throttle: () => number): Promise
 
 /** Takes the client's first line as its name; if there is a password, the next lines are that. */
 async function join(line: string): Promise<void> {
+  // A web page can make a browser speak to any port of its machine, but only in HTTP.
+  if (/^[A-Z]+ \S+ HTTP\/\d/.test(line))
+    return ask({ type: "refuse", text: "this is no web server" });
+  if (wanted === undefined && line.startsWith("/")) return tell("your name first");
   if (!terms.password) return ask({ type: "name", name: cleanName(line) });
   if (wanted === undefined) {
     wanted = cleanName(line);
@@ -118,7 +128,8 @@ async function obey(command: string): Promise<void> {
   if (verb === "who") return ask({ type: "who" });
   if (verb === "help") return tell(help);
   if (verb === "quit") return leave();
-  return tell(`no such command: /${verb}, try /help`);
+  const shown = verb!.length > 20 ? `${verb!.slice(0, 20)}…` : verb;
+  return tell(`no such command: /${shown}, try /help`);
 }
 
 // --- What the server is asked --------------------------------------------------------------------

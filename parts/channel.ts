@@ -37,6 +37,7 @@ export interface WorkerOptions {
   env: Record<string, string>;
   ipc(message: unknown): void;
   onDisconnect(): void;
+  detached: boolean;
 }
 
 /**

@@ -77,8 +77,9 @@ export function readOptions(args: string[]): Options {
 
 function check({ redis, room }: Options): void {
   // The URL is not shown: it may hold a password.
-  if (redis && !/^(redis|valkey)s?(\+\w+)*:\/\//.test(redis))
+  if (redis && !(/^(redis|valkey)s?(\+\w+)*:\/\//.test(redis) && URL.canParse(redis)))
     throw new Error("--redis takes a URL, such as redis://127.0.0.1:6379");
+  if (!redis && room !== "lobby") throw new Error("--room goes with --redis");
   if (redis && !/^[\w.-]+$/.test(room))
     throw new Error(`--room takes letters, digits, '.', '_' and '-', not '${room}'`);
 }

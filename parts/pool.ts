@@ -4,6 +4,7 @@
  * @module
  */
 import { log } from "./log.ts";
+import { Refusal } from "./refusal.ts";
 
 /** A process, as the pool needs it. */
 export interface Startable {
@@ -13,9 +14,6 @@ export interface Startable {
   readonly ended: Promise<unknown>;
   kill(): void;
 }
-
-/** Why a client is not served, in words for the client. */
-export class Refusal extends Error {}
 
 const refillDelay = 100; // the start of a spare must not slow down the client that took the last, ms
 const maxFailures = 3; // starts that may fail before a connection is told

@@ -57,6 +57,9 @@ export class WorkerProcess {
       cwd: "/",
       env: environment,
       ipc: (message: unknown) => this.#receive(message),
+      // A session of its own: a signal to the server's group (Ctrl-C, timeout(1)) is for the server,
+      // which ends its workers in order.
+      detached: true,
       onDisconnect: () => this.#disconnected.resolve(),
     };
     const events = {

@@ -25,9 +25,18 @@ export function readTerms({ tlsCert, tlsKey, passwordFile, maxLine, rate }: Opti
     }
   }
   if (passwordFile) terms.password = readFileSync(passwordFile, "utf8").trim();
-  if (terms.password?.startsWith("$argon2id$") === false)
+  if (terms.password !== undefined && !isHash(terms.password))
     throw new Error(`${passwordFile} does not hold what --hash-password prints`);
   return terms;
+}
+
+function isHash(text: string): boolean {
+  try {
+    Bun.password.verifySync("", text);
+    return text.startsWith("$argon2id$");
+  } catch {
+    return false;
+  }
 }
 
 /** The same at the start, where a mistake is the end; and a warning if all can be read on the way. */

@@ -24,13 +24,13 @@ export function cleanText(line: string): string {
 }
 
 /**
- * Makes a name out of what a client sent: no white space, no `:`, nothing invisible (control and
- * format characters), no leading `*`, at most {@link maxName} characters; `guest` if nothing is left.
+ * Makes a name out of what a client sent: no white space, no `:`, nothing invisible (control and format
+ * characters, the blank Braille pattern), no leading `*` or combining mark, at most {@link maxName} characters; `guest` if nothing is left.
  */
 export function cleanName(text: string): string {
   const name = text
-    .replace(/[\s:\p{C}\p{Default_Ignorable_Code_Point}]/gu, "")
-    .replace(/^\*+/, "")
+    .replace(/[\s:\u2800\p{C}\p{Default_Ignorable_Code_Point}]/gu, "")
+    .replace(/^[*\p{M}]+/u, "")
     .normalize("NFC"); // last: a removed character may have separated a letter from its accent
   return [...name].slice(0, maxName).join("") || "guest";
 }

@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, expect, jest, test } from "bun:test";
-import { Pool, Refusal, type Startable } from "../parts/pool.ts";
+import { Pool, type Startable } from "../parts/pool.ts";
+import { Refusal } from "../parts/refusal.ts";
 
 beforeEach(() => void jest.useFakeTimers());
 afterEach(() => void jest.useRealTimers());
