@@ -66,6 +66,7 @@ test.each([
   ["😀".repeat(40), "😀".repeat(32)],
   ["жанна", "жанна"],
   ["e\u200b\u0301", "é"],
+  ["\u2800\u0301ann", "ann"],
   ["CRLF\r", "CRLF"],
 ])("the name %j becomes %j", async (sent, name) => {
   await using server = await startServer(["--spares", "0"]);
@@ -302,4 +303,65 @@ test("client.ts says in one line that there is no server", async () => {
   const { code, stdout, stderr } = await run([bun, "client.ts", `127.0.0.1:${port}`, "ann"]);
   expect([code, stdout]).toEqual([1, ""]);
   expect(stderr).toMatch(/^client\.ts: .*127\.0\.0\.1:\d+.*\n$/);
+});
+
+test("a connection that says nothing is asked for its name; one that does is not", async () => {
+  await using server = await startServer();
+  using mute = await Client.connect(server);
+  await mute.line("* your name?");
+  mute.send("ann\n");
+  await mute.line(/^\* welcome ann/);
+  using bob = await Client.connect(server, "bob");
+  expect(bob.lines.all.length).toBe(1);
+});
+
+test("a command is no name", async () => {
+  await using server = await startServer();
+  using client = await Client.connect(server);
+  client.send("/help\n/who\nann\n");
+  await client.line(/^\* welcome ann/);
+  expect(client.lines.all.slice(0, 2)).toEqual(["* your name first", "* your name first"]);
+});
+
+test("what telnet negotiates is no part of the name", async () => {
+  await using server = await startServer();
+  using client = await Client.connect(server);
+  client.send(Buffer.concat([Buffer.of(255, 253, 3, 255, 251, 24), Buffer.from("ann\r\n")]));
+  await client.line(/^\* welcome ann /);
+});
+
+test("a long line that begins with / is answered, cut short", async () => {
+  await using server = await startServer();
+  using ann = await Client.connect(server, "ann");
+  ann.send(`/9j/${"A".repeat(2000)}\n/who\n`);
+  await ann.line(`* no such command: /9j/${"A".repeat(17)}…, try /help`);
+  await ann.line("* 1 online:");
+});
+
+test.each([
+  [["--room", "attic"], 2, "--room goes with --redis (see --help)"],
+  [
+    ["--redis", "redis://[::1"],
+    2,
+    "--redis takes a URL, such as redis://127.0.0.1:6379 (see --help)",
+  ],
+  [
+    ["--password-file", "test/bad.hash"],
+    1,
+    "test/bad.hash does not hold what --hash-password prints",
+  ],
+])("the options %j cannot work, and are refused at the start", async (args, code, reason) => {
+  await Bun.write(join(root, "test/bad.hash"), "$argon2id$v=19$garbage\n");
+  const result = await run([bun, "server.ts", "--port", "0", ...args]);
+  expect(result).toEqual({ code, stdout: "", stderr: `server.ts: ${reason}\n` });
+  await Bun.file(join(root, "test/bad.hash")).delete();
+});
+
+test("the server needs no shell", async () => {
+  const child = Bun.spawn([bun, join(root, "server.ts"), "--port", "0"], {
+    env: { PATH: "/nowhere" },
+    stdio: ["pipe", "pipe", "pipe"],
+  });
+  await using server = await watchServer(child);
+  using _ann = await Client.connect(server, "ann");
 });

@@ -901,3 +901,79 @@ test("who has not joined hears nothing", async () => {
   await mute.line(/^\* welcome eve/);
   expect(mute.lines.all.length).toBe(2);
 });
+
+test("a spare that is stopped does not keep a client waiting: another takes over", async () => {
+  await using room = await openRoom();
+  const spare = await spareOf(room);
+  process.kill(spare, "SIGSTOP");
+  const eve = await Client.connect(room.server, "eve");
+  expect(await room.server.worker("eve")).not.toBe(spare);
+  await eve.end();
+  await eve.ended();
+  await room.settled();
+});
+
+test("a name that was sent in time counts, though the server was stopped meanwhile", async () => {
+  await using server = await startServer(["--join-timeout", "1"]);
+  using ann = await Client.connect(server, "ann");
+  using bob = await Client.connect(server);
+  await until(() => server.workers().length === 3, "the next spare");
+  process.kill(server.pid, "SIGSTOP");
+  bob.send("bob\n");
+  await Bun.sleep(2500); // longer than the timeout
+  process.kill(server.pid, "SIGCONT");
+  await bob.line(/^\* welcome bob/);
+  await ann.line(/^\* bob joined/);
+});
+
+test("a client that leaves soon after joining may read its last lines slowly", async () => {
+  await using room = await openRoom(["--join-timeout", "2", "--max-lag", "100000000"]);
+  using eve = await Client.connect(room.server, "eve");
+  eve.pause();
+  await room.talk(40_000);
+  await eve.end();
+  await room.bob.line("* eve left");
+  await Bun.sleep(3500); // the join timeout, and a second more
+  eve.resume();
+  await allHave([eve], "ann", 40_000);
+});
+
+test("a signal to the whole group, as timeout(1) sends it, ends everything in order", async () => {
+  const child = Bun.spawn([process.execPath, "server.ts", "--port", "0"], {
+    cwd: root,
+    stdio: ["pipe", "pipe", "pipe"],
+    detached: true,
+  });
+  await using server = await watchServer(child);
+  using ann = await Client.connect(server, "ann");
+  process.kill(-server.pid, "SIGTERM");
+  await ann.line("* server is shutting down");
+  await ann.ended();
+  expect(ann.heard).toEqual(["* server is shutting down"]);
+  expect(await child.exited).toBe(0);
+});
+
+test.skipIf(!existsSync("/proc/self/status"))("under nohup, SIGHUP does not end it", async () => {
+  const script = `trap "" HUP; exec "$0" server.ts --port 0`;
+  const child = Bun.spawn(["sh", "-c", script, process.execPath], {
+    cwd: root,
+    stdio: ["pipe", "pipe", "pipe"],
+  });
+  await using server = await watchServer(child);
+  using ann = await Client.connect(server, "ann");
+  child.kill("SIGHUP");
+  using _bob = await Client.connect(server, "bob");
+  await ann.line("* bob joined (2 online)");
+});
+
+test("a web page cannot speak, and the log tells who tried", async () => {
+  await using server = await startServer();
+  using ann = await Client.connect(server, "ann");
+  await expect(
+    fetch(`http://127.0.0.1:${server.port}/`, { method: "POST", body: "hello\n" }),
+  ).rejects.toThrow();
+  await server.log.line("127.0.0.1: this is no web server");
+  ann.send("/who\n");
+  await ann.line("* 1 online:");
+  expect(ann.heard.filter((line) => line.includes("POST"))).toEqual([]);
+});
