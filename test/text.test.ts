@@ -24,7 +24,8 @@ test.each([
   [": **ann", "ann"],
   ["a:n\u00a0n*\n", "ann*"],
   ["in\u200bvis\u202eib\u{e0041}le\x07", "invisible"],
-  ["\u115f\u3164", "guest"], // fillers: letters that nobody sees
+  ["\u115f\u3164\u2800", "guest"], // fillers and a blank: nobody sees them
+  ["\u0301*\u0301ann", "ann"],
   ["e\u200b\u0301", "é"],
   ["x".repeat(33), "x".repeat(32)],
   ["😀".repeat(33), "😀".repeat(32)],
