@@ -3,7 +3,7 @@ import { expect, setDefaultTimeout, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { Client, patience, root, run, watchServer } from "./helpers.ts";
+import { Client, patience, run, watchServer } from "./helpers.ts";
 
 setDefaultTimeout(2 * patience);
 
