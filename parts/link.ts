@@ -50,6 +50,7 @@ export interface LinkedRoom {
 }
 
 const beatMs = 3000; // between two renewals of our lease
+const maxPause = 2000; // ms, before we connect again
 const maxBlock = 65_536; // bytes that are delivered together; a single block may be more
 
 /** A server's ID as people read it: "server 4711 on myhost". */
@@ -141,6 +142,8 @@ class RedisLink implements Link {
   #room: LinkedRoom | undefined;
   #store: Store | undefined; // while the link is up, as far as we know
   #ended = Promise.resolve(); // the link was closed
+  #pause = 0; // before we connect again, ms; it grows until a link has lasted for a while
+  #isProven = false; // we have appended something since a link last lasted for a while
   #isClosing = false;
   #wake = () => {}; // there is something to append, or the link has changed
   #listing: Promise<string> | undefined; // the answer to /who that is being made
@@ -237,10 +240,10 @@ class RedisLink implements Link {
         log(`link: ${reason ?? "a claim failed"}`);
       }
       this.#room?.inform("link to other servers lost");
-      for (let pause = 100; !this.#isClosing; pause = Math.min(2 * pause, 2000)) {
-        const failure = await this.connect().catch((error: Error) => error);
-        if (!failure) break;
-        await Bun.sleep(pause);
+      while (!this.#store && !this.#isClosing) {
+        await Bun.sleep(this.#pause);
+        this.#pause = Math.min(2 * this.#pause || 100, maxPause);
+        if (!this.#isClosing) await this.connect().catch(() => {});
       }
       if (this.#store) this.#room?.inform("link is back");
     }
@@ -250,8 +253,12 @@ class RedisLink implements Link {
   async connect(): Promise<void> {
     const store = new Store(this.#url, this.#id, this.#roomName);
     try {
-      // If nothing waits, an empty block shows that Redis takes writes.
-      await this.#send(store, this.#outbox.nextOrEmpty());
+      await store.prove(); // before we write: a link that cannot be read must leave nothing behind
+      // If nothing waits, an empty block shows that Redis takes writes. While links are lost as soon
+      // as they are made, one such block is enough.
+      const parcel = this.#isProven ? this.#outbox.next() : this.#outbox.nextOrEmpty();
+      if (parcel) await this.#send(store, parcel);
+      this.#isProven = true;
       this.#store = store; // before the claims: a client that joins now claims its name behind them
       await this.#renew(store);
       for (const { name, server } of await store.owners())
@@ -282,6 +289,7 @@ class RedisLink implements Link {
         if (isDue) {
           isDue = false;
           await this.#renew(store);
+          [this.#pause, this.#isProven] = [0, false]; // the link has lasted for a while
         } else if (parcel) await this.#send(store, parcel);
         else if (this.#isClosing) return await store.leave();
         else await new Promise<void>((resolve) => (this.#wake = resolve));

@@ -129,6 +129,12 @@ export class Store {
     this.#keys = [this.#stream, ...others];
   }
 
+  /** Shows that both connections work and that the stream can be read. Changes nothing in Redis. */
+  async prove(): Promise<void> {
+    const reads = this.#reader.send("XREAD", ["COUNT", "1", "STREAMS", this.#stream, "$"]);
+    await Promise.all([reads, this.#writer.send("HLEN", [this.#keys[2]!])]);
+  }
+
   #run(script: string, args: (string | number)[]): Promise<any> {
     const all = [script, "4", ...this.#keys, this.#server, ...args.map(String)];
     return this.#writer.send("EVAL", all);
@@ -200,7 +206,9 @@ export function parseEntry(streamId: string, fields: string[]): Appended | undef
 export function explain(url: string, error: Error & { code?: string }): string {
   const { host, pathname } = new URL(url);
   const redis = `Redis at ${host || pathname}`;
-  if (error.code === "ERR_REDIS_AUTHENTICATION_FAILED")
+  // Bun takes whatever Redis refuses at the beginning for a wrong password.
+  const isFull = error.message.includes("max number of clients");
+  if (error.code === "ERR_REDIS_AUTHENTICATION_FAILED" && !isFull)
     return `${redis} does not accept the password, or wants one: check --redis`;
   if (/^ERR_REDIS_(CONNECTION|IDLE)/.test(error.code ?? ""))
     return `cannot reach ${redis}: start it, or check --redis`;

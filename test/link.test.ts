@@ -616,6 +616,68 @@ test("a URL that leads nowhere is one clear line", async () => {
   }
 });
 
+test("a Redis that has room for one of two connections is one clear line", async () => {
+  await using redis = await Redis.start("--maxclients", "1");
+  const { code, stdout, stderr } = await runServer(redis.url);
+  expect([code, stdout, stderr.split("\n").length]).toEqual([1, "", 2]);
+  expect(stderr).toMatch(
+    /^server\.ts: cannot use Redis at .*: ERR max number of clients reached$/m,
+  );
+});
+
+test("a user that may not read the stream is one clear line, and appends nothing", async () => {
+  await using redis = await Redis.start();
+  await redis.send("ACL", "SETUSER", "deaf", "on", ">pw", "~*", "+@all", "-xread");
+  const { code, stdout, stderr } = await runServer(redis.url.replace("//", "//deaf:pw@"));
+  expect([code, stdout, stderr.split("\n").length]).toEqual([1, "", 2]);
+  expect(stderr).toMatch(/^server\.ts: cannot use Redis at .*: NOPERM .*xread/m);
+  expect(await redis.send("EXISTS", "pipechat:lobby")).toBe(0);
+});
+
+test("a user that may read the stream no more: the link is lost once, and back once", async () => {
+  await using redis = await Redis.start();
+  await redis.send("ACL", "SETUSER", "ann", "on", ">pw", "~*", "+@all");
+  await using first = await startServer(["--redis", redis.url.replace("//", "//ann:pw@")]);
+  await using second = await startLinked(redis);
+  using ann = await Client.connect(first, "ann");
+  using bob = await Client.connect(second, "bob");
+  await ann.line("* bob joined (2 online)");
+  const entries = (await appended(redis)).length;
+  await redis.send("CONFIG", "RESETSTAT");
+  await redis.send("ACL", "SETUSER", "ann", "-xread");
+  await ann.line(lost);
+  const rejected = async () => {
+    const [, count] = /cmdstat_xread:.*rejected_calls=(\d+)/.exec(
+      await redis.send("INFO", "commandstats"),
+    )!;
+    return Number(count);
+  };
+  while ((await rejected()) < 5) await Bun.sleep(5); // it was tried again and again
+  expect((await appended(redis)).length).toBe(entries);
+  await redis.send("ACL", "SETUSER", "ann", "+xread");
+  await ann.line(back);
+  bob.send("hello\n");
+  await ann.line("bob: hello");
+  expect(ann.heard.slice(-3)).toEqual([lost, back, "bob: hello"]);
+});
+
+test("links that are lost as soon as they are made: not each appends an empty entry", async () => {
+  await using redis = await Redis.start();
+  await using first = await startLinked(redis);
+  using ann = await Client.connect(first, "ann");
+  let cuts = 0;
+  const monitor = new Bun.RedisClient(redis.url, { autoReconnect: false });
+  const entries = (await appended(redis)).length;
+  while (cuts < 5) {
+    await ann.lines.count(back, cuts);
+    await monitor.send("CLIENT", ["KILL", "TYPE", "normal"]);
+    await ann.lines.count(lost, ++cuts);
+  }
+  await ann.lines.count(back, cuts);
+  monitor.close();
+  expect((await appended(redis)).length).toBeLessThan(entries + cuts);
+});
+
 test("a key of the room that is something else is one clear line", async () => {
   await using redis = await Redis.start();
   await redis.send("SET", "pipechat:lobby", "mine");
