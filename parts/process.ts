@@ -26,7 +26,7 @@ const environment = {
   BUN_JSC_useBaselineJIT: "0",
 };
 
-const startTimeout = 30_000; // for a worker to start, which takes about 20 ms, ms
+const startTimeout = 5000; // for a worker to start, which takes about 20 ms, ms
 const serveTimeout = 1000; // for a worker to take its client's socket, ms
 const maxRequests = 3; // the one that is being answered, a leave, and a rename by the server
 

@@ -165,7 +165,10 @@ test("all workers killed at once, and their heirs: everyone chats on", async () 
   await using room = await openRoom();
   using eve = await Client.connect(room.server, "eve");
   for (let round = 1; round <= 2; round++) {
-    for (const pid of room.server.workers()) process.kill(pid, "SIGKILL");
+    const pids = room.server.workers();
+    process.kill(room.server.pid, "SIGSTOP"); // or a spare takes over from the first, and is killed, too
+    for (const pid of pids) process.kill(pid, "SIGKILL");
+    process.kill(room.server.pid, "SIGCONT");
     for (const client of [room.ann, room.bob, eve])
       await client.lines.count(/ was killed by SIGKILL, \d+ took over$/, 3 * round);
     await room.talk(after);
@@ -911,6 +914,15 @@ test("a spare that is stopped does not keep a client waiting: another takes over
   await eve.end();
   await eve.ended();
   await room.settled();
+});
+
+test("nor does one that is stopped while it starts", async () => {
+  await using room = await openRoom();
+  process.kill(await spareOf(room), "SIGKILL");
+  await until(() => room.server.workers().length === 2, "the end of the spare");
+  await until(() => room.server.workers().length === 3, "the start of another");
+  process.kill(await spareOf(room), "SIGSTOP");
+  using _eve = await Client.connect(room.server, "eve");
 });
 
 test("a name that was sent in time counts, though the server was stopped meanwhile", async () => {
