@@ -142,15 +142,17 @@ export class WorkerProcess {
    */
   async serve(terms: Terms, socket: Socket, heritage?: Heritage): Promise<boolean> {
     this.#isSpare = false;
-    if (!this.order({ type: "serve", ...terms, ...(heritage && { heritage }) }, socket))
-      return false;
-    const late = setTimeout(() => this.kill("did not take its client"), serveTimeout);
+    const order: Order = { type: "serve", ...terms, ...(heritage && { heritage }) };
+    const isSent = this.order(order, socket);
+    // The socket may not be sent for want of a descriptor: then the process lives, and nobody has it.
+    const kill = () => this.kill("did not take its client");
+    const late = setTimeout(kill, isSent ? serveTimeout : 0);
     const isServing = await this.#isServing.promise;
     clearTimeout(late);
     return isServing;
   }
 
-  /** Sends an order, and a copy of a socket with it; false if the worker is dead. */
+  /** Sends an order, and a copy of a socket with it; false if that cannot be sent, or the worker is dead. */
   order(message: Order, socket?: Socket): boolean {
     // bun-types does not know that Bun, from 1.4.0 on, passes a socket beside the message.
     const child = this.#child as {
