@@ -11,59 +11,12 @@
 import { once } from "node:events";
 import type { Socket } from "node:net";
 import { PassThrough } from "node:stream";
-import { type Address, dial, wasClosed } from "./parts/address.ts";
-import { readClientOptions } from "./parts/client-options.ts";
+import { type Address, explain, wasClosed } from "./parts/address.ts";
+import { type ClientOptions, readClientOptions } from "./parts/client-options.ts";
 import { fail } from "./parts/command-line.ts";
-import { asksPassword, isChat, People, welcomedName } from "./parts/notices.ts";
+import { converse, type Events } from "./parts/conversation.ts";
+import { isAlone, isWelcome, People } from "./parts/notices.ts";
 import { bold, dim, render, Terminal } from "./parts/terminal.ts";
-import { createFramer } from "./parts/text.ts";
-
-const notChat = "not a chat server, or not without --tls";
-
-// --- A connection --------------------------------------------------------------------------------
-
-/** What a connection needs to be told. */
-interface Events {
-  /** Lines may be sent from now on. */
-  joined(socket: Socket): void;
-  /** The server asks for a password; again, if the last one was wrong. */
-  password(socket: Socket, again: boolean): void;
-}
-
-/**
- * Connects, says the name, and gives what the server says, as clean lines, until the server ends the
- * connection. Throws an error that says why there is no connection, or why it was lost.
- */
-async function* converse(address: Address, name: string, on: Events) {
-  const socket = await dial(address);
-  socket.write(`${name}\n`);
-
-  let [wasHeard, wasAsked, hasJoined] = [false, false, false];
-  const join = () => {
-    if (!hasJoined && !socket.destroyed) on.joined(socket);
-    hasJoined = true;
-  };
-  setTimeout(() => wasAsked || join(), 1000); // not all servers welcome their clients
-  const frame = createFramer(65_536);
-  for await (const chunk of withEnd(socket)) {
-    const lines = frame(chunk).map((line) => line ?? "* (too long a line)");
-    if (lines.length === 0) continue;
-    if (!wasHeard && !isChat(lines[0]!))
-      throw new Error(`${notChat}: it says '${lines[0]!.slice(0, 60)}'`);
-    wasHeard = true;
-    if (lines.some(welcomedName)) join();
-    if (lines.some(asksPassword)) {
-      on.password(socket, wasAsked);
-      wasAsked = true;
-    }
-    yield lines;
-  }
-}
-
-async function* withEnd(socket: Socket): AsyncGenerator<Buffer | null> {
-  yield* socket;
-  yield null; // the end, which may cut a line short
-}
 
 function lost({ host, port }: Address, reason: string): never {
   return fail(1, `${host}:${port}: ${reason}`);
@@ -72,12 +25,14 @@ function lost({ host, port }: Address, reason: string): never {
 // --- In a terminal -------------------------------------------------------------------------------
 
 /** Chats until the user leaves, and connects again when the connection is lost; ends the process. */
-async function chat(address: Address, name: string, { colour = true, reconnect = true }) {
+async function chat({ address, name, colour, reconnect, welcomes }: ClientOptions) {
   const people = new People(name);
-  const typed = new PassThrough(); // what was typed waits here while there is no connection
+  const typed = new PassThrough(); // what was typed waits here while nobody would hear it
   let password = process.env["PIPECHAT_PASSWORD"];
   let pause = 0; // before the next attempt to connect, ms; 0 before the first success
+  let told = ""; // why there is no connection; each reason is told once
   let isLeaving = false;
+  let alone: Socket | undefined; // we are in, but nobody would hear what waits
 
   const terminal = new Terminal(
     {
@@ -96,39 +51,47 @@ async function chat(address: Address, name: string, { colour = true, reconnect =
     },
     { colour },
   );
+  const notice = (text: string) => terminal.print([render(`* ${text}`)]);
 
   const events: Events = {
-    joined(socket) {
-      pause = 250;
-      typed.pipe(socket);
+    joined(socket, lines) {
+      [pause, told] = [250, ""];
+      // After a restart of the server, the first to come back would speak to nobody.
+      if (typed.readableLength === 0 || !isAlone(lines.at(-1))) return void typed.pipe(socket);
+      alone = socket;
+      notice("nobody else is here: what you typed waits until somebody is");
     },
     password(socket, again) {
       if (password !== undefined && !again) return void socket.write(`${password}\n`);
       terminal.ask((secret) => socket.write(`${(password = secret)}\n`));
     },
+    silence: () => notice("the server has not answered yet: what you type waits"),
   };
 
   /** One connection; gives or throws why it ended. */
   async function session(): Promise<string> {
-    for await (const lines of converse(address, people.own, events)) {
+    for await (const lines of converse(address, people.own, welcomes, events)) {
       for (const line of lines) people.learn(line);
       terminal.print(lines.map(render));
+      if (alone) typed.pipe(alone);
+      alone = undefined;
     }
     return wasClosed;
   }
 
   for (const end of ["SIGTERM", "SIGHUP", "exit"]) process.on(end, () => terminal.close());
-  terminal.print([render(`* connecting to ${address.host}:${address.port} as ${name}`)]);
+  notice(`connecting to ${address.host}:${address.port} as ${name}`);
   for (; ; pause = Math.min(2 * pause, 5000)) {
-    const reason = await session().catch(({ message }: Error) => message);
+    const reason = await session().catch((error: Error) => explain(error, address));
     typed.unpipe(); // what is typed from here on waits
+    alone = undefined;
     terminal.stopAsking();
     if (isLeaving) process.exit();
     if (pause === 0 || !reconnect) {
       terminal.close();
       lost(address, reason);
     }
-    terminal.print([render(`* not connected (${reason}), trying again`)]);
+    if (reason !== told) notice(`not connected (${(told = reason)}), trying again`);
     await Bun.sleep(pause);
   }
 }
@@ -136,33 +99,43 @@ async function chat(address: Address, name: string, { colour = true, reconnect =
 // --- In a pipe -----------------------------------------------------------------------------------
 
 /** Sends what comes on stdin and prints what the server says; ends the process. */
-async function pipe(address: Address, name: string, { listen = false }): Promise<void> {
+async function pipe({ address, name, welcomes, listen, quiet }: ClientOptions): Promise<void> {
   const { stdin, stdout } = process;
-  stdout.on("error", () => process.exit()); // nobody reads us any more
+  stdout.on("error", ({ code, message }: NodeJS.ErrnoException) => {
+    if (code !== "EPIPE") fail(1, `cannot print what is said: ${message}`);
+    process.exit(); // nobody reads us any more
+  });
   const password = process.env["PIPECHAT_PASSWORD"];
   const found = password === undefined ? "not set" : "wrong";
-  let isWelcome = false; // the article's server never says so, nor does it close when we have
+  let wasWelcomed = false; // a server that does not say so does not close either when we have
+  let isSent = listen; // all of stdin
   const events: Events = {
     joined(socket) {
-      const endIdle = () => socket.setTimeout(2000, () => process.exit());
-      stdin.on("end", () => listen || isWelcome || endIdle());
+      socket.on("finish", () => {
+        isSent = true;
+        socket.setTimeout(2000, () => wasWelcomed || process.exit());
+      });
       stdin.pipe(socket, { end: !listen });
     },
     password(socket, again) {
       if (password !== undefined && !again) return void socket.write(`${password}\n`);
       fail(1, `the server wants a password: PIPECHAT_PASSWORD is ${found}`);
     },
+    silence: () =>
+      process.stderr.write("client.ts: no answer yet (does this server need --no-welcome?)\n"),
   };
-  for await (const lines of converse(address, name, events)) {
-    isWelcome ||= lines.some((line) => welcomedName(line) !== undefined);
-    if (!stdout.write(lines.map((line) => `${line}\n`).join(""))) await once(stdout, "drain");
+  for await (const lines of converse(address, name, welcomes, events)) {
+    wasWelcomed ||= lines.some(isWelcome);
+    const text = quiet ? "" : lines.map((line) => `${line}\n`).join("");
+    if (!stdout.write(text)) await once(stdout, "drain");
   }
-  if (!stdin.readableEnded) throw new Error(wasClosed);
+  if (!stdin.readableEnded || !isSent) throw new Error(wasClosed);
   stdout.end(() => process.exit());
 }
 
 // --- The start -----------------------------------------------------------------------------------
 
-const { address, name, colour, reconnect, listen } = await readClientOptions(Bun.argv.slice(2));
-if (process.stdin.isTTY && process.stdout.isTTY) void chat(address, name, { colour, reconnect });
-else await pipe(address, name, { listen }).catch((error: Error) => lost(address, error.message));
+const options = await readClientOptions(Bun.argv.slice(2));
+const { address } = options;
+if (process.stdin.isTTY && process.stdout.isTTY) void chat(options);
+else await pipe(options).catch((error: Error) => lost(address, explain(error, address)));

@@ -15,8 +15,10 @@ const usage = `usage: bun client.ts [options] [HOST[:PORT]] [NAME]
   --ca FILE       trust this authority (PEM) instead of the system's
   --no-reconnect  end when the connection is lost
   --no-color      no colours; so does NO_COLOR in the environment
+  --no-welcome    send at once, to a server that welcomes nobody
   --listen        in a pipe: stay when stdin has ended
-  --help          print this
+  --quiet         in a pipe: print nothing but errors
+  -h, --help      print this
 
 A password that the server asks for is read without echo, or taken from PIPECHAT_PASSWORD.
 `;
@@ -26,7 +28,10 @@ export interface ClientOptions {
   name: string;
   colour: boolean;
   reconnect: boolean;
+  /** Whether the server says anything before it takes lines. */
+  welcomes: boolean;
   listen: boolean;
+  quiet: boolean;
 }
 
 /**
@@ -49,7 +54,9 @@ export async function readClientOptions(args: string[]): Promise<ClientOptions> 
       name,
       colour: !values["noColor"] && !process.env["NO_COLOR"],
       reconnect: !values["noReconnect"],
+      welcomes: !values["noWelcome"],
       listen: values["listen"] === true,
+      quiet: values["quiet"] === true,
     };
   } catch (error) {
     return fail(2, `${(error as Error).message} (see --help)`);

@@ -27,7 +27,7 @@ export interface Arguments {
 
 /**
  * Understands a command line by its usage text, in which `--name VALUE … (default)` defines an option
- * and `--name` a flag. A default that is a number makes the option's value a whole number; "none" is
+ * and `--name` a flag; `-h` is `--help`. A default that is a number makes the option's value a whole number; "none" is
  * no default. Throws an error whose message is one line for the user.
  */
 export function parseCommandLine(
@@ -36,7 +36,10 @@ export function parseCommandLine(
   allowPositionals = false,
 ): Arguments {
   const defined = [...usage.matchAll(/--([\w-]+)(?: ([A-Z]+)\b.*?(?:\((\w[^()]*)\))?$)?/gm)];
-  const options = defined.map(([, name, value]) => [name, { type: value ? "string" : "boolean" }]);
+  const options = defined.map(([, name, value]) => [
+    name,
+    { type: value ? "string" : "boolean", ...(name === "help" && { short: "h" }) },
+  ]);
   const parsed = parse(args, Object.fromEntries(options), allowPositionals);
   const values: Arguments["values"] = {};
   for (const [, name = "", , preset] of defined) {
@@ -50,7 +53,7 @@ export function parseCommandLine(
 function parse(args: string[], options: object, allowPositionals: boolean) {
   try {
     return parseArgs({ args, options, allowPositionals } as {
-      options: Record<string, { type: "string" | "boolean" }>;
+      options: Record<string, { type: "string" | "boolean"; short?: string }>;
     });
   } catch (error) {
     throw new Error((error as Error).message.split(/\.\s/)[0]); // the rest is advice for programmers

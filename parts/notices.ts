@@ -9,6 +9,21 @@ export function welcomedName(line: string): string | undefined {
   return /^\* welcome (\S+) \(/.exec(line)?.[1];
 }
 
+/** Whether the server welcomes its client. */
+export function isWelcome(line: string): boolean {
+  return welcomedName(line) !== undefined;
+}
+
+/** Whether it welcomes its client to a room in which nobody else is. */
+export function isAlone(line = ""): boolean {
+  return /^\* welcome \S+ \(1 online\)/.test(line);
+}
+
+/** Whether a line shows that we are in: our welcome, or what somebody says. */
+export function showsThatWeAreIn(line: string): boolean {
+  return isWelcome(line) || /^[^\s:*][^\s:]*: /.test(line);
+}
+
 /** Whether the server asks for a password. */
 export function asksPassword(line: string): boolean {
   return /^\* (wrong )?password(:$|, try again:$)/.test(line);

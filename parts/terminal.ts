@@ -53,12 +53,14 @@ export class Terminal {
     this.#rl.on("history", (history) => this.#secret && history.shift());
     this.#rl.on("line", (line) => this.#enter(line));
     this.#rl.on("close", () => this.#end());
+    this.#rl.on("SIGTSTP", () => this.#suspend()); // Ctrl-Z
+    process.on("SIGCONT", () => this.#resume());
     this.#output.on("resize", () => this.print([])); // most terminals have wrapped the line anew
     input.on("data", (keys) => keys.length > 1 && this.print([])); // readline loses count in a paste
   }
 
   /** Puts lines, which may have colours, where the typed line begins, and that line again below. */
-  print(lines: string[], { rows } = this.#rl.getCursorPos()): void {
+  print(lines: string[], { rows }: { rows: number } = this.#rl.getCursorPos()): void {
     const clock = this.#output.columns < 60 ? "" : dim(`${new Date().toTimeString().slice(0, 5)} `);
     const text = lines.map((line) => `${clock}${line}\n`).join("");
     // The space takes the cursor from the end of a full row to the next one, where readline expects it.
@@ -116,6 +118,20 @@ export class Terminal {
     this.#setLine("");
     const shown = this.#on.line(line);
     this.print(shown === undefined ? [] : [shown], { ...end, rows: end.rows + 1 });
+  }
+
+  /** Stops the whole foreground process group, as the terminal itself would: a shell waits for all of it. */
+  #suspend(): void {
+    process.stdin.setRawMode(false);
+    process.kill(0, "SIGTSTP");
+  }
+
+  /** Whoever had the terminal meanwhile has left it in another mode, and something else above the prompt. */
+  #resume(): void {
+    if (this.#isClosed) return;
+    process.stdin.setRawMode(false); // or the next call would believe that nothing has to be done
+    process.stdin.setRawMode(true);
+    this.print([], { rows: 0 });
   }
 
   #setLine(line: string): void {

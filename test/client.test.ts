@@ -1,12 +1,16 @@
 /** client.ts as a person sees it, in a real terminal, and as a script uses it, in a pipe. */
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { once } from "node:events";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { type AddressInfo, createServer, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import {
   children,
   Client,
   disconnect,
+  freePort,
   memory,
   numbered,
   patience,
@@ -14,6 +18,7 @@ import {
   run,
   startServer,
   until,
+  within,
 } from "./helpers.ts";
 import { Session, squeeze } from "./screen.ts";
 
@@ -303,7 +308,7 @@ test("a server that is no chat server is named as such", async () => {
   using server = await impostor("HTTP/1.1 400 Bad Request\r\n\r\n");
   using ann = new Session([bun, "client.ts", `:${server.port}`, "ann"]);
   await ann.ends(
-    `client.ts: 127.0.0.1:${server.port}: not a chat server, or not without --tls: it says 'HTTP/1.1 400 Bad Request'`,
+    `client.ts: 127.0.0.1:${server.port}: this is no chat server: it says 'HTTP/1.1 400 Bad Request'`,
   );
   expect(await ann.process.exited).toBe(1);
 });
@@ -400,3 +405,140 @@ test("each mistake is one line", async () => {
     expect(result.stderr).toMatch(stderr);
   }
 });
+
+/** A server that does with each connection what a test wants. */
+async function listen(port: number, meet: (socket: Socket) => void) {
+  const server = createServer((socket) => meet(socket.on("error", () => {})));
+  await once(server.listen(port, "127.0.0.1"), "listening");
+  const { port: taken } = server.address() as AddressInfo;
+  return { port: taken, [Symbol.dispose]: () => void server.close() };
+}
+
+test("to a server that is slow to answer, nothing is sent but the name; then all of it", async () => {
+  const met = Promise.withResolvers<Socket>();
+  using server = await listen(0, met.resolve);
+  const bot = Bun.spawn([bun, "client.ts", `:${server.port}`, "bot"], {
+    cwd: root,
+    stdio: [new TextEncoder().encode(numbered(8000)), "pipe", "pipe"],
+  });
+  const socket = await met.promise;
+  let heard = "";
+  socket.on("data", (chunk) => (heard += chunk));
+  const { value: warning } = await bot.stderr.getReader().read();
+  expect(Buffer.from(warning!).toString()).toMatch(/^client\.ts: no answer yet \(.*\)\n$/);
+  expect(heard).toBe("bot\n");
+  socket.pause().write("* welcome bot (3 online)\n");
+  await Bun.sleep(2500); // it is slow to read, too
+  const ended = once(socket.resume(), "end");
+  await ended;
+  socket.end();
+  expect(await bot.exited).toBe(0);
+  expect(heard === `bot\n${numbered(8000)}`).toBe(true);
+});
+
+test("a server that welcomes nobody gets everything at once, if one says so", async () => {
+  const said = Promise.withResolvers<string>();
+  using server = await listen(0, (socket) => void text(socket).then(said.resolve));
+  const { code } = await run([bun, "client.ts", `:${server.port}`, "bot", "--no-welcome"], {
+    stdin: "hi\nthere\n",
+  });
+  expect([code, await said.promise]).toEqual([0, "bot\nhi\nthere\n"]);
+});
+
+test("what was typed to a stopped server is no password", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "pipechat-client-"));
+  writeFileSync(join(folder, "hash"), await Bun.password.hash("open sesame", "argon2id"));
+  await using server = await startServer(["--password-file", join(folder, "hash")]);
+  const env = { PIPECHAT_PASSWORD: "open sesame" };
+  using bob = new Session([bun, "client.ts", `:${server.port}`, "bob"], 80, env);
+  await bob.shows("welcome bob");
+  process.kill(server.pid, "SIGSTOP");
+  using ann = new Session([bun, "client.ts", `:${server.port}`, "ann"], 80, env);
+  await ann.shows("connecting");
+  ann.type("hello\r");
+  await ann.shows("* the server has not answered yet: what you type waits");
+  process.kill(server.pid, "SIGCONT");
+  await bob.shows("ann: hello");
+  expect(ann.screen.text).not.toContain("wrong password");
+  rmSync(folder, { recursive: true });
+});
+
+test("what was typed while there was no server waits until there is somebody to read it", async () => {
+  const port = freePort();
+  const args = ["--port", String(port)];
+  await using first = await startServer(args);
+  using ann = await startClient(port, "ann");
+  first.process.kill("SIGKILL");
+  await ann.shows("not connected");
+  ann.type("typed while away\r");
+  await ann.shows("you: typed while away");
+  await using _second = await startServer(args);
+  await ann.shows("* nobody else is here: what you typed waits until somebody is");
+  using bob = await Client.connect({ port }, "bob");
+  await bob.line("ann: typed while away");
+  ann.type("and now\r");
+  await bob.line("ann: and now");
+  expect(bob.messages).toEqual(["ann: typed while away", "ann: and now"]);
+});
+
+test("why there is no connection is told once, however often it tries", async () => {
+  const meetings: Socket[] = [];
+  const met = Promise.withResolvers<void>();
+  using server = await listen(0, (socket) => {
+    if (meetings.push(socket) === 1) socket.write("* welcome ann (2 online)\n");
+    else socket.end();
+    if (meetings.length === 5) met.resolve();
+  });
+  using ann = await startClient(server.port, "ann");
+  meetings[0]!.end();
+  await within(met.promise, "the fourth attempt", () => meetings.length);
+  expect(ann.screen.text.match(/not connected/g)).toEqual(["not connected"]);
+});
+
+test.skipIf(!existsSync("/dev/full"))("what cannot be printed is an error", async () => {
+  await using server = await startServer();
+  const script = 'echo hi | "$0" client.ts ":$1" bot > /dev/full';
+  const { code, stderr } = await run(["sh", "-c", script, bun, String(server.port)]);
+  expect([code, stderr]).toEqual([1, expect.stringMatching(/^client\.ts: cannot print .*\n$/)]);
+});
+
+test("--quiet prints nothing but errors", async () => {
+  await using server = await startServer();
+  using bob = await Client.connect(server, "bob");
+  const quiet = [bun, "client.ts", "--quiet", `:${server.port}`, "ci"];
+  const done = await run(quiet, { stdin: "done\n/who\n" });
+  expect(done).toEqual({ code: 0, stdout: "", stderr: "" });
+  await bob.line("ci: done");
+  await server.stop();
+  const failed = await run(quiet, { stdin: "done\n" });
+  expect([failed.code, failed.stdout]).toEqual([1, ""]);
+  expect(failed.stderr).toEndWith(": nobody listens there; start a server with `bun server.ts`\n");
+});
+
+for (const [what, command] of [
+  ["", "$BUN client.ts :$PORT ann"],
+  [", also behind a wrapper such as npx", `sh -c '$BUN client.ts :$PORT ann; exit'`],
+] as const) {
+  test(`Ctrl-Z stops it, and fg brings its line and prompt back${what}`, async () => {
+    await using server = await startServer();
+    using bob = await Client.connect(server, "bob");
+    const env = { BUN: bun, PORT: String(server.port), PS1: "ready: " };
+    using shell = new Session(["sh", "-i"], 80, env);
+    await shell.ends("ready:");
+    shell.type(`${command}\r`);
+    await shell.shows("welcome ann");
+    shell.type("half a line");
+    await shell.ends("> half a line");
+    shell.type("\x1a");
+    await shell.ends("ready:");
+    bob.send("said meanwhile\n");
+    shell.type("fg\r");
+    await shell.shows("bob: said meanwhile");
+    await shell.ends("> half a line");
+    shell.type(", and the rest\r");
+    await bob.line("ann: half a line, and the rest");
+    shell.type("\x04");
+    await bob.line("* ann left");
+    await shell.ends("ready:");
+  });
+}

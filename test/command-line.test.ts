@@ -45,7 +45,7 @@ test.each([
   [["--nonsense"], "Unknown option '--nonsense'"],
   [["--port"], "Option '--port <value>' argument missing"],
   [["--port", "--help"], "Option '--port' argument is ambiguous"],
-  [["--help=yes"], "Option '--help' does not take an argument"],
+  [["--help=yes"], "Option '-h, --help' does not take an argument"],
   [["word"], "Unexpected argument 'word'"],
 ])("the mistake in %j is one line for the user", (args, reason) => {
   expect(() => parse(...args)).toThrow(new Error(reason));
