@@ -12,11 +12,14 @@
  *
  * @module
  */
+import { once } from "node:events";
 import type { Socket } from "node:net";
 import type { Heritage, Order, Question, Request, Terms } from "./parts/control.ts";
 import { openRelay } from "./parts/relay.ts";
 import { cleanName, createFramer } from "./parts/text.ts";
 import { createThrottle } from "./parts/throttle.ts";
+
+const handshake = 0x16; // the first byte of a client that speaks TLS (RFC 8446, 5.1)
 
 const help = `/nick NAME takes another name
 * /who lists who is here, and which process serves them
@@ -52,7 +55,8 @@ if (!order?.socket) process.exit(); // or the client was reset before its socket
 process.send!({ type: "serving" });
 const { socket, tls, heritage, ...terms } = order;
 name = heritage?.name ?? "";
-relay.serve(tls ? await encrypt(socket, tls) : socket, terms.maxLine, (isTorn) => {
+const speaksTLS = tls && (await Promise.race([firstByte(socket), relay.closed])) === handshake;
+relay.serve(speaksTLS ? await encrypt(socket, tls) : socket, terms.maxLine, (isTorn) => {
   process.send!({ type: "torn", isTorn });
 });
 
@@ -69,8 +73,11 @@ process.exit();
 async function talk(): Promise<void> {
   const frame = createFramer(terms.maxLine, heritage?.isTorn);
   const throttle = createThrottle(terms.rate);
-  for await (const chunk of relay)
+  if (tls && !speaksTLS) return refuse("this server uses TLS, add --tls");
+  for await (const chunk of relay) {
+    if (!name && chunk[0] === handshake) return refuse("this server does not use TLS");
     await handle(frame(name ? chunk : withoutTelnet(chunk)), throttle);
+  }
   if (!relay.wasReset) await handle(frame(null), throttle);
 }
 
@@ -105,8 +112,7 @@ async function handle(lines: (string | null)[], throttle: () => number): Promise
 /** Takes the client's first line as its name; if there is a password, the next lines are that. */
 async function join(line: string): Promise<void> {
   // A web page can make a browser speak to any port of its machine, but only in HTTP.
-  if (/^[A-Z]+ \S+ HTTP\/\d/.test(line))
-    return ask({ type: "refuse", text: "this is no web server" });
+  if (/^[A-Z]+ \S+ HTTP\/\d/.test(line)) return refuse("this is no web server");
   if (wanted === undefined && line.startsWith("/")) return tell("your name first");
   if (!terms.password) return ask({ type: "name", name: cleanName(line) });
   if (wanted === undefined) {
@@ -146,6 +152,11 @@ function tell(text: string): Promise<void> {
   return ask({ type: "tell", text });
 }
 
+/** Tells our own client why it is not served, and the log as well: that is its end. */
+function refuse(text: string): Promise<void> {
+  return ask({ type: "refuse", text });
+}
+
 function leave(): void {
   if (!isLeaving) request({ type: "leave" });
   isLeaving = true;
@@ -153,6 +164,14 @@ function leave(): void {
 
 function request(question: Question): void {
   if (process.connected) process.send!({ ...question, at: relay.said } satisfies Request);
+}
+
+/** What a client sends first, which stays in its socket; undefined if it is gone before. */
+async function firstByte(socket: Socket): Promise<number | undefined> {
+  await Promise.race([once(socket, "readable"), once(socket, "close")]).catch(() => {}); // or a reset
+  const bytes: Buffer | null = socket.read();
+  if (bytes) socket.unshift(bytes);
+  return bytes?.[0];
 }
 
 /** The client's side of TLS 1.2 or later, in this process and no other. */

@@ -33,6 +33,7 @@ export class PlainRelay implements Relay {
     client.on("error", () => (this.wasReset = true));
     client.on("close", () => process.stdin.resume()); // what is on its way to it goes nowhere
     this.#client = client;
+    process.stdin.resume();
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array, void> {
@@ -60,7 +61,8 @@ export class PlainRelay implements Relay {
 
   #show(chunk: Uint8Array): void {
     const client = this.#client;
-    if (!client || client.destroyed || client.write(chunk)) return;
+    if (!client) return process.stdin.pause().unshift(chunk); // until there is one
+    if (client.destroyed || client.write(chunk)) return;
     process.stdin.pause();
     client.once("drain", () => process.stdin.resume());
   }
