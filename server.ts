@@ -4,8 +4,8 @@
  *
  * It accepts a connection, takes a worker process (`worker.ts`), passes it the socket over IPC, and
  * from then on only relays: whole lines, from each worker's stdout to every other worker's stdin. It
- * never reads a byte from a client, so nothing that a client sends can hurt it. If a worker dies, its
- * one client is disconnected, and the others chat on.
+ * never reads a byte from a client, so nothing that a client sends can hurt it. If a worker dies, another
+ * one gets the socket, and the client chats on.
  *
  * @module
  */
@@ -16,7 +16,7 @@ import { join } from "node:path";
 import { fail } from "./parts/command-line.ts";
 import { Connection, filesPerClient } from "./parts/connection.ts";
 import type { Heritage, Request } from "./parts/control.ts";
-import { endLog, log } from "./parts/log.ts";
+import { endLog, log, say } from "./parts/log.ts";
 import { isIgnored, maxOpenFiles } from "./parts/limits.ts";
 import { readOptions } from "./parts/options.ts";
 import { Pool } from "./parts/pool.ts";
@@ -66,7 +66,7 @@ async function serve(socket: Socket): Promise<void> {
     if (isNew() && !connection.hasAsked) room.tell(connection, "your name?");
   });
   using _limit = after(Math.max(1000, deadline - performance.now()), () => {
-    if (isNew()) sendAway(connection, `no name within ${options.joinTimeout} s, goodbye`);
+    if (isNew()) refuse(connection, `no name within ${options.joinTimeout} s, goodbye`);
   });
 
   try {
@@ -118,11 +118,9 @@ async function answer(connection: Connection, request: Request): Promise<void> {
     return connection.close(10_000); // it may read its last lines slowly, but not for ever
   }
   if (request.type === "name") await room.name(connection, request.name);
-  if (request.type === "tell") room.tell(connection, request.text);
-  if (request.type === "refuse") {
-    log(`${connection.address}: ${request.text}`);
-    return sendAway(connection, request.text);
-  }
+  if (request.type === "refuse") return refuse(connection, request.text);
+  if (request.type === "tell" || request.type === "warn") room.tell(connection, request.text);
+  if (request.type === "warn") log(`${connection.address}: ${request.text}`);
   if (request.type === "who") await room.who(connection);
   connection.order({ type: "done", name: room.nameOf(connection) });
 }
@@ -136,6 +134,11 @@ function takePlace(connection: Connection): Disposable {
     throw new Refusal("too many connections from your address");
   connections.add(connection);
   return { [Symbol.dispose]: () => void connections.delete(connection) };
+}
+
+function refuse(connection: Connection, reason: string): void {
+  log(`${connection.address}: ${reason}`);
+  sendAway(connection, reason);
 }
 
 function sendAway(connection: Connection, reason: string): void {
@@ -177,12 +180,9 @@ function reload(): void {
 async function listen({ host, port } = options): Promise<void> {
   server.on("error", (error: NodeJS.ErrnoException) => {
     if (server.listening) return log(`cannot accept: ${error.message}`);
-    if (error.code !== "EADDRINUSE")
-      fail(
-        1,
-        `cannot listen on ${host}:${port}: ${error.message}; is --host one of this machine's?`,
-      );
-    fail(1, `port ${port} is taken: stop what uses it, or choose another with --port`);
+    if (error.code === "EADDRINUSE")
+      fail(1, `port ${port} is taken: stop what uses it, or choose another with --port`);
+    fail(1, `cannot listen on ${host}:${port} (${error.code}): is --host this machine's?`);
   });
   await new Promise<void>((resolve) => server.listen(port, host, resolve));
   for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => void shutDown());
@@ -190,7 +190,7 @@ async function listen({ host, port } = options): Promise<void> {
     // under nohup(1), the end of the terminal is no reason to stop
     process.on("SIGHUP", () => void (terms.tls || terms.password ? reload() : shutDown()));
   const { address, family, port: taken } = server.address() as AddressInfo;
-  log(`listening on ${family === "IPv6" ? `[${address}]` : address}:${taken} (pid ${process.pid})`);
+  say(`listening on ${family === "IPv6" ? `[${address}]` : address}:${taken} (pid ${process.pid})`);
   if (maxClients < options.maxClients)
     log(`only ${maxClients} clients at once: more need more than ${maxFiles} files (ulimit -n)`);
   pool.refill();

@@ -16,7 +16,7 @@ import { once } from "node:events";
 import type { Socket } from "node:net";
 import type { Heritage, Order, Question, Request, Terms } from "./parts/control.ts";
 import { openRelay } from "./parts/relay.ts";
-import { cleanName, createFramer } from "./parts/text.ts";
+import { brokenRule, cleanName, createFramer } from "./parts/text.ts";
 import { createThrottle } from "./parts/throttle.ts";
 
 const handshake = 0x16; // the first byte of a client that speaks TLS (RFC 8446, 5.1)
@@ -114,28 +114,40 @@ async function join(line: string): Promise<void> {
   // A web page can make a browser speak to any port of its machine, but only in HTTP.
   if (/^[A-Z]+ \S+ HTTP\/\d/.test(line)) return refuse("this is no web server");
   if (wanted === undefined && line.startsWith("/")) return tell("your name first");
-  if (!terms.password) return ask({ type: "name", name: cleanName(line) });
+  if (!terms.password) return ask({ type: "name", name: await makeName(line) });
   if (wanted === undefined) {
-    wanted = cleanName(line);
+    wanted = await makeName(line);
     return tell("password:");
   }
   const isRight = await Bun.password.verify(line, terms.password);
   await Bun.sleep(1000); // guessing must be slow
   if (isRight) return ask({ type: "name", name: wanted });
-  if (++tries < 3) return tell("wrong password, try again:");
-  await tell("wrong password, goodbye");
-  leave();
+  if (++tries < 3) return ask({ type: "warn", text: "wrong password, try again:" });
+  return refuse("wrong password, goodbye");
+}
+
+/** Makes a name of what the client sent, and tells it what had to be changed, and why. */
+async function makeName(text: string): Promise<string> {
+  const [clean, broken] = [cleanName(text), brokenRule(text)];
+  const sent = text.trim() && `${cut(text.trim())}: `;
+  if (broken) await tell(`${sent}${broken}, you are ${clean}`);
+  return clean;
+}
+
+/** The beginning of what the client sent, to show it again. */
+function cut(text: string): string {
+  const characters = [...text];
+  return characters.length > 40 ? `${characters.slice(0, 40).join("")}…` : text;
 }
 
 async function obey(command: string): Promise<void> {
   const [, verb, argument] = /^\/(\S*)\s*(.*)/.exec(command)!;
-  if (verb === "nick" && argument) return ask({ type: "name", name: cleanName(argument) });
+  if (verb === "nick" && argument) return ask({ type: "name", name: await makeName(argument) });
   if (verb === "nick") return tell("usage: /nick NAME");
   if (verb === "who") return ask({ type: "who" });
   if (verb === "help") return tell(help);
   if (verb === "quit") return leave();
-  const shown = verb!.length > 20 ? `${verb!.slice(0, 20)}…` : verb;
-  return tell(`no such command: /${shown}, try /help`);
+  return tell(`no such command: /${cut(verb!)}, try /help`);
 }
 
 // --- What the server is asked --------------------------------------------------------------------

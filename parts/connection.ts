@@ -61,6 +61,10 @@ export class Connection implements Member {
     return Promise.resolve(this.#process?.ended);
   }
 
+  get relayed(): { up: number; down: number } {
+    return this.#process?.relayed ?? { up: 0, down: 0 };
+  }
+
   get isClosing(): boolean {
     return this.#isClosing;
   }

@@ -31,13 +31,13 @@ export type Order =
   | { type: "finish" };
 
 /**
- * What a worker may ask. `name` joins or renames; `tell` is a line for its own client only; `refuse` is
- * the same as its last one.
+ * What a worker may ask. `name` joins or renames; `tell` is a line for its own client only; `warn` is one
+ * for the log, too; `refuse` is the same as its last one.
  */
 export type Question =
   | { type: "who" | "leave" }
   | { type: "name"; name: string }
-  | { type: "tell" | "refuse"; text: string };
+  | { type: "tell" | "warn" | "refuse"; text: string };
 
 /**
  * A question with its place among the lines. IPC and stdout are not ordered against each other, so it
@@ -60,6 +60,7 @@ export function isMessage(message: unknown): message is Message {
   if (type === "torn") return typeof (message as { isTorn: unknown }).isTorn === "boolean";
   if (!Number.isSafeInteger(at)) return false;
   if (type === "name") return typeof name === "string" && cleanName(name) === name;
-  if (type === "tell" || type === "refuse") return typeof text === "string" && text.length < 1000;
+  if (type === "tell" || type === "warn" || type === "refuse")
+    return typeof text === "string" && text.length < 1000;
   return type === "who" || type === "leave";
 }

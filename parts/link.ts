@@ -15,7 +15,7 @@
 import { hostname } from "node:os";
 import { log } from "./log.ts";
 import { Outbox } from "./outbox.ts";
-import { type Appended, explain, lastWords, Store } from "./redis.ts";
+import { type Appended, explain, lastWords, type Owner, Store } from "./redis.ts";
 
 /** Where names are unique, and who else gets what is said here. */
 export interface Link {
@@ -33,10 +33,17 @@ export interface Link {
   serve(name: string, pid: number): void;
   /** Frees a name, behind all that was appended before. */
   release(name: string): void;
-  /** Lists everyone, in lines; `here` are our own. */
-  who(here: { name: string; pid: number }[]): Promise<string>;
+  /** Lists everyone, in lines; `here` are our own, and what there is to say of them. */
+  who(here: Present[]): Promise<string>;
   /** Ends the link when everything that was said is appended. */
   close(): Promise<void>;
+}
+
+/** Somebody who is here; the note ends the line about them, behind their worker. */
+export interface Present {
+  name: string;
+  pid: number;
+  note: string;
 }
 
 /** What the link needs of its server's room. */
@@ -146,7 +153,7 @@ class RedisLink implements Link {
   #isProven = false; // we have appended something since a link last lasted for a while
   #isClosing = false;
   #wake = () => {}; // there is something to append, or the link has changed
-  #listing: Promise<string> | undefined; // the answer to /who that is being made
+  #asking: Promise<Owner[]> | undefined; // who is on other servers
 
   constructor(url: string, roomName: string) {
     this.#url = url;
@@ -206,20 +213,19 @@ class RedisLink implements Link {
     for (const name of taken) if (this.#names.delete(name)) this.#room?.rename(name);
   }
 
-  /** Those who ask at the same time share an answer. */
-  who(here: { name: string; pid: number }[]): Promise<string> {
-    return (this.#listing ??= this.#list(here).finally(() => (this.#listing = undefined)));
-  }
-
-  async #list(here: { name: string; pid: number }[]): Promise<string> {
+  async who(here: Present[]): Promise<string> {
     const groups = new Map([[this.#id, here]]);
-    const owners = await this.#store?.owners().catch(() => undefined);
-    for (const owner of owners ?? [])
-      if (owner.server !== this.#id)
-        groups.set(owner.server, [...(groups.get(owner.server) ?? []), owner]);
+    // Those who ask at the same time share what Redis says.
+    this.#asking ??= this.#store?.owners().finally(() => (this.#asking = undefined));
+    const owners = await this.#asking?.catch(() => undefined);
+    for (const { server, name, pid } of owners ?? [])
+      if (server !== this.#id)
+        groups.set(server, [...(groups.get(server) ?? []), { name, pid, note: ")" }]);
     const lines = [...groups].map(([server, people]) => {
       const heading = `\n* ${label(server)}${server === this.#id ? ", this one" : ""}:`;
-      return heading + people.map(({ name, pid }) => `\n* ${name} (worker ${pid})`).join("");
+      return (
+        heading + people.map(({ name, pid, note }) => `\n* ${name} (worker ${pid}${note}`).join("")
+      );
     });
     if (!owners) lines.push("\n* the link is lost: who is on other servers is not known");
     return `${[...groups.values()].flat().length} online:${lines.join("")}`;

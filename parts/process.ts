@@ -41,6 +41,8 @@ export class WorkerProcess {
   readonly #isReady = Promise.withResolvers<boolean>();
   readonly #isServing = Promise.withResolvers<boolean>();
   readonly #disconnected = Promise.withResolvers<void>(); // no more messages come
+  /** What it has relayed, in bytes: from its client, and to it. */
+  readonly relayed = { up: 0, down: 0 };
   #isTorn = false;
   #isSpare = true; // it has no client yet
   #reason = ""; // why we killed it
@@ -100,6 +102,7 @@ export class WorkerProcess {
 
   #hear(chunk: Uint8Array): Promise<void> | undefined {
     if (this.#isSpare) this.kill("spoke without a client");
+    this.relayed.up += chunk.length;
     return this.#inlet.push(chunk);
   }
 
@@ -169,7 +172,11 @@ export class WorkerProcess {
   /** Sends what comes from an outlet to its stdin, from now on. */
   connect(outlet: Outlet): void {
     this.#outlet = outlet;
-    outlet.pour((bytes) => this.#channel?.write(bytes) ?? 0);
+    outlet.pour((bytes) => {
+      const taken = this.#channel?.write(bytes) ?? 0;
+      this.relayed.down += taken;
+      return taken;
+    });
   }
 
   /** Ends its stdin, behind all that was written: it sends that to its client and exits. */

@@ -4,6 +4,7 @@
  * @module
  */
 import type { Socket } from "node:net";
+import { log } from "./log.ts";
 
 /** Why a client is not served, in words for the client. */
 export class Refusal extends Error {}
@@ -18,9 +19,10 @@ export class Refusals {
     this.#maxWaiting = maxWaiting;
   }
 
-  /** Tells a client why it is not served, and disconnects it. Throws what is no Refusal. */
+  /** Tells a client, and the log, why it is not served, and disconnects it. Throws what is no Refusal. */
   refuse(socket: Socket, reason: unknown, { silently = false } = {}): void {
     if (!(reason instanceof Refusal)) throw reason;
+    log(`${socket.remoteAddress ?? "a client that is gone"}: ${reason.message}`);
     socket.end(silently ? "" : `* ${reason.message}\n`);
     // Closed at once, with bytes unread, the connection would be reset, and the reason lost.
     const delay = ++this.#waiting > this.#maxWaiting ? 0 : 500;

@@ -7,11 +7,16 @@ import type { Request } from "./control.ts";
 import type { Link } from "./link.ts";
 import { log } from "./log.ts";
 import { maxName } from "./text.ts";
+import { createUsageReader, type Usage } from "./usage.ts";
 
 /** A client's connection, as the room needs it. */
 export interface Member {
+  /** The client's IP address. */
+  readonly address: string;
   /** The process that serves it now. */
   readonly pid: number;
+  /** What that process has relayed, in bytes: from the client, and to it. */
+  readonly relayed: { up: number; down: number };
   /** Whether it is neither closing nor dead. */
   readonly isOpen: boolean;
   /** Whether more than half of what may wait for it does. */
@@ -30,6 +35,7 @@ export class Room {
   readonly #members = new Map<Member, string>(); // and their names
   readonly #link: Link;
   readonly #logsTalk: boolean;
+  readonly #readUsage = createUsageReader();
 
   /** @param link to the other servers of the room */
   constructor(link: Link, { verbose = false } = {}) {
@@ -93,16 +99,20 @@ export class Room {
   #announce(member: Member, text: string): void {
     for (const other of this.#members.keys()) this.tell(other, text);
     this.#link.append(Buffer.from(`* ${text}\n`));
-    log(`worker ${member.pid}: ${text}`);
+    log(`worker ${member.pid} (${member.address}): ${text}`);
   }
 
   // --- Who is here -------------------------------------------------------------------------------
 
-  /** Tells a member who is here, and which process serves them. */
+  /** Tells a member who is here, which process serves them, and what that uses. */
   async who(member: Member): Promise<void> {
     if (!this.#members.has(member)) return;
-    const here = [...this.#members].map(([{ pid }, name]) => ({ name, pid }));
-    this.tell(member, await this.#link.who(here));
+    const usage = await this.#readUsage(Array.from(this.#members.keys(), ({ pid }) => pid));
+    const here = [...this.#members].map(([{ pid, relayed }, name]) => {
+      const isAsker = name === this.nameOf(member);
+      return { name, pid, note: describe(relayed, usage.get(pid)) + (isAsker ? ", you" : "") };
+    });
+    this.tell(member, `${await this.#link.who(here)}\n* try: kill -9 ${member.pid}`);
   }
 
   /**
@@ -161,6 +171,17 @@ export class Room {
   }
 }
 
+/** Says what a process has relayed and uses: the rest of its line in the answer to /who. */
+function describe({ up, down }: Member["relayed"], usage?: Usage): string {
+  const used = usage ? `${size(usage.memory)}, ${usage.cpu.toFixed(2)} s CPU, ` : "";
+  return `: ${used}${size(up)} up, ${size(down)} down)`;
+}
+
+function size(bytes: number): string {
+  if (bytes < 1000) return `${bytes} B`;
+  return bytes < 1e6 ? `${(bytes / 1e3).toFixed(1)} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
+}
+
 /** The link of a server that shares its room with no other. */
 export function noLink(): Link {
   const names = new Set<string>();
@@ -175,7 +196,7 @@ export function noLink(): Link {
     serve() {},
     release: (name) => void names.delete(name),
     async who(here) {
-      const lines = here.map(({ name, pid }) => `\n* ${name} (worker ${pid})`);
+      const lines = here.map(({ name, pid, note }) => `\n* ${name} (worker ${pid}${note}`);
       return `${here.length} online:${lines.join("")}`;
     },
     async close() {},

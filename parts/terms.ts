@@ -45,7 +45,9 @@ export function readTermsOrEnd(options: Options): Terms {
   if (isOpen && options.passwordFile && !options.insecurePassword)
     fail(2, "without TLS a password can be read on the way: --tls-cert, or --insecure-password");
   if (isOpen)
-    process.stderr.write("server.ts: without --tls-cert, all of this can be read on the way\n");
+    process.stderr.write(
+      "server.ts: warning: not encrypted: anyone on the way can read it; use --tls-cert and --tls-key\n",
+    );
   try {
     return readTerms(options);
   } catch (error) {

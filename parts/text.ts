@@ -35,6 +35,17 @@ export function cleanName(text: string): string {
   return [...name].slice(0, maxName).join("") || "guest";
 }
 
+/** Says which rule for names a text breaks: why {@link cleanName} changes it. Empty if it breaks none. */
+export function brokenRule(text: string): string {
+  if (text.trim() === "") return "a name cannot be empty";
+  if (/\s/.test(text.trim())) return "no spaces in a name";
+  if (text.includes(":")) return "no ':' in a name";
+  if (/^\s*\*/.test(text)) return "no '*' at the beginning of a name";
+  if (cleanName(text) === text.trim().normalize("NFC")) return "";
+  const isLong = [...text.trim()].length > maxName;
+  return isLong ? `a name has at most ${maxName} characters` : "only visible characters in a name";
+}
+
 const newline = 0x0a;
 const carriageReturn = 0x0d;
 

@@ -34,9 +34,9 @@ test("three people chat, one leaves, and the log tells it with the workers' pids
   const logged = () => server.log.all.filter((line) => line.includes("bob"));
   await until(() => logged().length >= 3, "the log's lines", logged);
   expect(logged()).toEqual([
-    `worker ${pid}: bob joined (2 online)`,
+    `worker ${pid} (127.0.0.1): bob joined (2 online)`,
     "bob: to both",
-    `worker ${pid}: bob left`,
+    `worker ${pid} (127.0.0.1): bob left`,
   ]);
 });
 
@@ -54,24 +54,31 @@ test("a name is unique, and its owner is told", async () => {
   await Promise.all([second.line("ann: for all"), third.line("ann: for all")]);
 });
 
+const invisible = "only visible characters in a name";
+
 test.each([
-  ["", "guest"],
-  ["  \t ", "guest"],
-  [":*", "guest"],
-  ["**ann", "ann"],
-  ["a:n n*", "ann*"],
-  ["\x1b[31mred\x07", "red"],
-  ["in\u200bvis\u202eible", "invisible"],
-  ["x".repeat(100), "x".repeat(32)],
-  ["😀".repeat(40), "😀".repeat(32)],
-  ["жанна", "жанна"],
-  ["e\u200b\u0301", "é"],
-  ["\u2800\u0301ann", "ann"],
-  ["CRLF\r", "CRLF"],
-])("the name %j becomes %j", async (sent, name) => {
+  ["", "guest", "a name cannot be empty"],
+  ["  \t ", "guest", "a name cannot be empty"],
+  [":*", "guest", ":*: no ':' in a name"],
+  ["**ann", "ann", "**ann: no '*' at the beginning of a name"],
+  ["John Smith ", "JohnSmith", "John Smith: no spaces in a name"],
+  ["a:n n*", "ann*", "a:n n*: no spaces in a name"],
+  ["\x1b[31mred\x07", "red", ""],
+  ["in\u200bvis\u202eible", "invisible", `in\u200bvisible: ${invisible}`],
+  ["x".repeat(100), "x".repeat(32), `${"x".repeat(40)}…: a name has at most 32 characters`],
+  ["😀".repeat(41), "😀".repeat(32), `${"😀".repeat(40)}…: a name has at most 32 characters`],
+  ["жанна", "жанна", ""],
+  [" e\u0301", "é", ""],
+  ["e\u200b\u0301", "é", `e\u200b\u0301: ${invisible}`],
+  ["\u2800\u0301ann", "ann", `\u2800\u0301ann: ${invisible}`],
+  ["CRLF\r", "CRLF", ""],
+])("the name %j becomes %j", async (sent, name, broken) => {
   await using server = await startServer(["--spares", "0"]);
   using client = await Client.connect(server, sent);
-  expect(client.lines.all).toEqual([`* welcome ${name} (1 online), /help lists the commands`]);
+  expect(client.lines.all).toEqual([
+    ...(broken ? [`* ${broken}, you are ${name}`] : []),
+    `* welcome ${name} (1 online), /help lists the commands`,
+  ]);
 });
 
 test("a long name that is taken keeps its length", async () => {
@@ -88,8 +95,11 @@ test("every command answers the one who gave it", async () => {
 
   ann.send("/who\n");
   await ann.line("* 2 online:");
-  await ann.line(`* ann (worker ${await server.worker("ann")})`);
-  await ann.line(`* bob (worker ${await server.worker("bob")})`);
+  const pids = { ann: await server.worker("ann"), bob: await server.worker("bob") };
+  const used = "[\\d.]+ (k|M)?B, [\\d.]+ s CPU, \\d+ B up, \\d+ B down\\)";
+  await ann.line(new RegExp(`^\\* ann \\(worker ${pids.ann}: ${used}, you$`));
+  await ann.line(new RegExp(`^\\* bob \\(worker ${pids.bob}: ${used}$`));
+  await ann.line(`* try: kill -9 ${pids.ann}`);
 
   ann.send("before\n/nick eve\nafter\n");
   await bob.line("eve: after");
@@ -334,7 +344,7 @@ test("a long line that begins with / is answered, cut short", async () => {
   await using server = await startServer();
   using ann = await Client.connect(server, "ann");
   ann.send(`/9j/${"A".repeat(2000)}\n/who\n`);
-  await ann.line(`* no such command: /9j/${"A".repeat(17)}…, try /help`);
+  await ann.line(`* no such command: /9j/${"A".repeat(37)}…, try /help`);
   await ann.line("* 1 online:");
 });
 

@@ -233,7 +233,9 @@ test("what was asked before leaving is answered, below what is there", async () 
   using ann = await startClient(server.port, "ann");
   ann.type(`/who\r${line}\x03`);
   expect(await ann.process.exited).toBe(0);
-  expect(ann.screen.text).toMatch(/welcome ann.*\n.*\/who\n.*1 online:\n.*ann \(worker \d+\)$/);
+  expect(ann.screen.text).toMatch(
+    /welcome ann.*\n.*\/who\n.*1 online:\n.*ann \(worker \d+.*\n.*kill -9 \d+$/,
+  );
 });
 
 test("an error leaves the terminal as it was, too", async () => {

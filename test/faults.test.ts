@@ -94,7 +94,7 @@ for (const signal of ["SIGKILL", "SIGTERM"] as const) {
     const [, heir] = notice.exec(await room.bob.line(notice))!;
     await eve.line(notice);
     eve.send("/who\n");
-    await eve.line(`* eve (worker ${heir})`);
+    await eve.line(new RegExp(`^\\* eve \\(worker ${heir}: `));
     await room.talk(after);
     await allHave([eve], "ann", 100 + after);
     eve.send("still here\n");
@@ -239,7 +239,7 @@ test("a spare that dies as a client comes does not take that client's place", as
   for (let round = 0; round < 10; round++) {
     // The last client's worker may take a moment to end, and is no spare.
     const spares = () =>
-      server.workers().filter((pid) => !server.log.all.some((line) => line.includes(`${pid}: `)));
+      server.workers().filter((pid) => !server.log.all.some((line) => line.includes(`${pid} (`)));
     await until(() => spares().length === 1 && spares().every(isAlive), "a spare");
     const [spare] = spares();
     // The stopped server meets both at once: the client, and a dead process that it does not know of.
@@ -796,6 +796,7 @@ test("Ctrl-C in a terminal, which reaches the workers too, ends everything in or
   }
   expect([await child.exited, workers.filter(isAlive)]).toEqual([0, []]);
   expect(screen()).not.toContain("rror");
+  expect(screen()).toEndWith("\r\nbye\r\n"); // and a shell's prompt stands at the margin
 });
 
 test("a second Ctrl-C ends everything at once", async () => {
@@ -977,6 +978,24 @@ test.skipIf(!existsSync("/proc/self/status"))("under nohup, SIGHUP does not end 
   child.kill("SIGHUP");
   using _bob = await Client.connect(server, "bob");
   await ann.line("* bob joined (2 online)");
+});
+
+test("the log says when what happened, and the address of whoever was refused", async () => {
+  const limits = ["--max-per-address", "2", "--join-timeout", "1"];
+  const { child, port, screen } = await startInTerminal(...limits);
+  using _ann = await Client.connect({ port }, "ann");
+  using mute = await Client.connect({ port });
+  using third = await Client.connect({ port });
+  await Promise.all([third.ended(), mute.ended()]);
+  const events = [/ worker \d+ \(127.0.0.1\): ann joined/, / 127.0.0.1: too many connections/];
+  for (const event of [...events, / 127.0.0.1: no name within 1 s/])
+    await until(() => event.test(screen()), `${event}`, screen);
+  child.kill();
+  await child.exited;
+  const [first, ...rest] = screen().trim().split("\r\n");
+  expect(first).toStartWith("listening on 127.0.0.1:");
+  const times = rest.slice(0, 3).map((line) => Date.parse(line.slice(0, 19)));
+  for (const time of times) expect(Math.abs(time - Date.now())).toBeLessThan(60_000);
 });
 
 test("a web page cannot speak, and the log tells who tried", async () => {

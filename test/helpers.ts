@@ -56,10 +56,12 @@ class Lines {
   #changed = Promise.withResolvers<void>();
   ended = false;
 
+  constructor(readonly edit = (line: string) => line) {}
+
   push(chunk: Uint8Array): void {
     const lines = (this.#partial + this.#decoder.decode(chunk, { stream: true })).split("\n");
     this.#partial = lines.pop()!;
-    for (const line of lines) this.all.push(line);
+    for (const line of lines) this.all.push(this.edit(line));
     this.change();
   }
 
@@ -137,7 +139,7 @@ export async function startServer(
 
 /** Waits until a server that was just started listens. */
 export async function watchServer(server: Bun.Subprocess<"pipe", "pipe", "pipe">): Promise<Server> {
-  const [log, errors] = [follow(server.stdout), follow(server.stderr)];
+  const [log, errors] = [follow(server.stdout, withoutTime), follow(server.stderr)];
   const started = await log.line(/^listening on /).catch((error) => {
     throw new Error(`${error.message} ${errors.all.join(" ")}`);
   });
@@ -151,7 +153,7 @@ export async function watchServer(server: Bun.Subprocess<"pipe", "pipe", "pipe">
     workers: () => children(pid),
     async worker(name) {
       const serves = new RegExp(
-        `^worker (\\d+): (${name} joined|worker \\d+ of ${name} .* took over$)`,
+        `^worker (\\d+) \\(\\S+\\): (${name} joined|worker \\d+ of ${name} .* took over$)`,
       );
       await log.line(serves);
       return Number(serves.exec(log.all.findLast((line) => serves.test(line))!)![1]);
@@ -186,8 +188,13 @@ export function freePort(): number {
   return listener.port;
 }
 
-function follow(stream: ReadableStream<Uint8Array>): Lines {
-  const lines = new Lines();
+/** A line of a server's log, without the time that it begins with. */
+function withoutTime(line: string): string {
+  return line.replace(/^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d /, "");
+}
+
+function follow(stream: ReadableStream<Uint8Array>, edit = (line: string) => line): Lines {
+  const lines = new Lines(edit);
   void (async () => {
     for await (const chunk of stream) lines.push(chunk);
     lines.end();

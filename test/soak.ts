@@ -101,7 +101,7 @@ function text({ name }: { name: string }, n: number): string {
 /** Compares what a client has heard with what the witness has. */
 function settle(visit: Visit, client: Client): void {
   const isPrivate =
-    /^\* (welcome |\d+ online:|\S+ \(worker \d+\)$|a line of yours may|lines of others may)/;
+    /^\* (welcome |\d+ online:|\S+ \(worker \d+|try: kill|a line of yours may|lines of others may)/;
   const heard = client.lines.all.filter((line) => !isPrivate.test(line));
   const due = record
     .slice(visit.from + 1 - cut, visit.to - cut)

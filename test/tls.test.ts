@@ -318,6 +318,8 @@ test("without the password nobody is anybody: no name, no member, no word", asyn
     "* wrong password, goodbye",
   ]);
   expect(ann.heard.some((line) => /joined|left/.test(line))).toBe(false);
+  const wrong = server.log.all.filter((line) => line.startsWith("127.0.0.1: wrong password"));
+  expect(wrong.length).toBe(3);
   expect(server.log.all.join()).not.toContain("guess");
 });
 
@@ -410,7 +412,7 @@ test("opening to a network without TLS is one warning, and a password there take
       }),
     );
   await using server = await start("--insecure-password", "--password-file", hash);
-  await server.errors.line(/^server\.ts: without --tls-cert,/);
+  await server.errors.line(/^server\.ts: warning: not encrypted: /);
   await using encrypted = await start(
     "--tls-cert",
     cert,
