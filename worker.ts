@@ -47,6 +47,11 @@ process.on("message", (order: Order, socket: unknown) => {
 
 // 1. Up and waiting for a client. If stdin ends now, the server does not need this process, or is dead.
 const relay = await openRelay();
+// systemctl(1) sends SIGTERM to everyone: then the server orders us to finish. Else it is for us alone.
+process.once("SIGTERM", () => {
+  relay.hurry();
+  setTimeout(() => isLeaving || process.kill(process.pid, "SIGTERM"), 300);
+});
 cleanName("rehearsal"); // what is used for the first time is slow, and the first client would wait for it
 createFramer(9)(Buffer.from("rehearsal\n"));
 process.send!({ type: "ready" });

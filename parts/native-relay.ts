@@ -6,9 +6,9 @@
  * - Lines from the client: the iterator gives them, and blocks again when it is asked for the next ones.
  * - IPC, a signal, the end of the server's bytes: back to the event loop, for one turn.
  *
- * The event loop runs, too, while the worker waits for an answer, a password or `--rate`: then nobody
+ * The event loop runs, too, once in a thousand turns, and while the worker waits for an answer, a password or `--rate`: then nobody
  * asks for the next lines, and Bun's own sockets carry what comes from the server. So a timer or a
- * promise never waits for `poll`.
+ * promise never waits for `poll`; the one exception asks for `hurry()`.
  *
  * Where bytes wait: what the client says waits in its socket, whose lines are taken only when they are
  * whole; what the others say waits in stdin; a block that the client's socket has not taken whole waits
@@ -62,6 +62,7 @@ export class NativeRelay implements Relay {
   #isTorn = false; // the beginning of a line was taken, and its end not yet
   #watermark = 1; // bytes that the client's socket must hold before poll reports it
   #hasHungUp = false; // the server says nothing more
+  #patience = -1; // the longest that poll may block, ms; -1: for ever
 
   private constructor(c: LibC) {
     this.#c = c;
@@ -99,11 +100,16 @@ export class NativeRelay implements Relay {
   async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array, void> {
     for (;;) {
       const lines = this.#block();
+      if (this.#patience >= 0) await new Promise(setImmediate);
       if (lines === null) return;
       if (lines) yield lines;
       else if (this.#hasHungUp || !process.connected) return void (await this.closed);
       else await new Promise(setImmediate);
     }
+  }
+
+  hurry(): void {
+    this.#patience = 20;
   }
 
   say(lines: string): Promise<void> | undefined {
@@ -170,7 +176,8 @@ export class NativeRelay implements Relay {
    * undefined if the event loop must run.
    */
   #block(): Uint8Array | null | undefined {
-    for (;;) {
+    // In an endless flood, too, a signal wants to be handled: then the event loop runs all the same.
+    for (let turns = 0; turns < 1000; turns++) {
       const client = this.#client;
       if (this.#hasHungUp || !process.connected) return undefined;
       if (!client) return null;
@@ -178,7 +185,7 @@ export class NativeRelay implements Relay {
       this.#polled.watch(0, stdin, isFull ? 0 : POLLIN);
       this.#polled.watch(1, client.fd, POLLIN | POLLRDHUP | (isFull ? POLLOUT : 0));
       this.#polled.watch(2, ipc, POLLIN);
-      if (!this.#polled.wait(this.#c) || this.#polled.happened(2)) return undefined;
+      if (!this.#polled.wait(this.#c, this.#patience) || this.#polled.happened(2)) return undefined;
       if (this.#polled.happened(0) && !this.#relay(client.fd)) return undefined;
       const happened = this.#polled.happened(1);
       if (happened & POLLOUT) this.#flushDown();
@@ -187,6 +194,7 @@ export class NativeRelay implements Relay {
         if (lines !== undefined) return lines;
       }
     }
+    return undefined;
   }
 
   /** Moves a block from the server to the client; gives false if there is none. */

@@ -124,8 +124,8 @@ export class PollSet {
     return this.#fields[4 * index + 3]!;
   }
 
-  /** Blocks until something happens; gives false if a signal came instead. */
-  wait(c: LibC): boolean {
-    return c.poll(this.#address, this.#descriptors.length / 2, -1) > 0;
+  /** Blocks until something happens; gives false if a signal came, or `ms` are over; -1 is for ever. */
+  wait(c: LibC, ms: number): boolean {
+    return c.poll(this.#address, this.#descriptors.length / 2, ms) > 0;
   }
 }

@@ -22,6 +22,8 @@ export interface Relay {
   serve(client: Socket, maxLine: number, torn: (isTorn: boolean) => void): void;
   /** What the client says, in chunks, to its end or its reset. A chunk is valid until the next one. */
   [Symbol.asyncIterator](): AsyncIterator<Uint8Array, void>;
+  /** Lets timers run from now on: else they may wait until something else happens. */
+  hurry(): void;
   /** Says whole lines to the server. Pending while it does not take them. Never rejects. */
   say(lines: string): Promise<void> | void;
 }

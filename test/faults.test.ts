@@ -967,6 +967,19 @@ test("a signal to the whole group, as timeout(1) sends it, ends everything in or
   expect(await child.exited).toBe(0);
 });
 
+test("a signal to each process, as systemctl(1) sends it, ends everything in order", async () => {
+  await using server = await startServer();
+  using ann = await Client.connect(server, "ann");
+  using bob = await Client.connect(server, "bob");
+  await until(() => server.workers().length === 3, "the spare");
+  for (const pid of server.workers()) process.kill(pid, "SIGTERM");
+  ann.send("last words\n");
+  await bob.line("ann: last words");
+  expect(await server.stop()).toBe(0);
+  for (const { heard } of [ann, bob]) expect(heard.at(-1)).toBe("* server is shutting down");
+  expect([...ann.heard, ...bob.heard].join()).not.toMatch(/took over|left/);
+});
+
 test.skipIf(!existsSync("/proc/self/status"))("under nohup, SIGHUP does not end it", async () => {
   const script = `trap "" HUP; exec "$0" server.ts --port 0`;
   const child = Bun.spawn(["sh", "-c", script, process.execPath], {
