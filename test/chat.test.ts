@@ -1,6 +1,7 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
+import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { Client, patience, root, run, startServer, until, watchServer } from "./helpers.ts";
 
 setDefaultTimeout(2 * patience);
@@ -374,4 +375,14 @@ test("the server needs no shell", async () => {
   });
   await using server = await watchServer(child);
   using _ann = await Client.connect(server, "ann");
+});
+
+test("a compiled server, which has no worker.ts, says so at once", async () => {
+  const file = join(mkdtempSync(join(tmpdir(), "pipechat-compiled-")), "server");
+  const built = await run([bun, "build", "--compile", "server.ts", "--outfile", file]);
+  expect(built.code).toBe(0);
+  const { code, stdout, stderr } = await run([file, "--port", "0"]);
+  expect([code, stdout]).toEqual([1, ""]);
+  expect(stderr).toMatch(/^server: there is no \S+worker\.ts: run it with bun, from its folder\n$/);
+  rmSync(dirname(file), { recursive: true });
 });
