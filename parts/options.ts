@@ -26,7 +26,8 @@ usage: bun server.ts [options]
   --hash-password       ask for a password, print its hash, and exit
   --insecure-password   allow a password without TLS beyond this machine
   --verbose             log what is said, too
-  --help, --version     print this, or the version
+  -h, --help            print this
+  --version             print the version
 
 Then, in other terminals: bun client.ts
 `;

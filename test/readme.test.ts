@@ -3,8 +3,10 @@ import { expect, test } from "bun:test";
 import { join } from "node:path";
 import { root, run } from "./helpers.ts";
 
-test("the README has the options that the server has", async () => {
-  const readme = await Bun.file(join(root, "README.md")).text();
-  const { stdout } = await run([process.execPath, "server.ts", "--help"]);
-  expect(readme).toContain(stdout.trimEnd());
-});
+for (const script of ["server.ts", "client.ts"]) {
+  test(`the README has the options that ${script} has`, async () => {
+    const readme = await Bun.file(join(root, "README.md")).text();
+    const { stdout } = await run([process.execPath, script, "-h"]);
+    expect(readme).toContain(`$ bun ${script} --help\n${stdout.trimEnd()}\n`);
+  });
+}
