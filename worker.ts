@@ -15,7 +15,7 @@
 import { once } from "node:events";
 import type { Socket } from "node:net";
 import type { Heritage, Order, Question, Request, Terms } from "./parts/control.ts";
-import { openRelay } from "./parts/relay.ts";
+import { openRelay } from "./parts/open-relay.ts";
 import { brokenRule, cleanName, createFramer } from "./parts/text.ts";
 import { createThrottle } from "./parts/throttle.ts";
 

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { Socket } from "node:net";
+import type { Socket } from "node:net";
 
 /** What the client says goes up to the server; what the others say comes down. */
 export interface Relay {
@@ -26,21 +26,4 @@ export interface Relay {
   hurry(): void;
   /** Says whole lines to the server. Pending while it does not take them. Never rejects. */
   say(lines: string): Promise<void> | void;
-}
-
-/** Opens stdin and stdout: the fast way if it can be had here. */
-export async function openRelay(): Promise<Relay> {
-  await rehearse();
-  const { libc } = await import("./native.ts");
-  if (!libc) return new (await import("./plain-relay.ts")).PlainRelay();
-  return (await import("./native-relay.ts")).NativeRelay.open(libc);
-}
-
-/** Loads what Bun loads when it makes the first socket, before a client has to wait for it: 7 ms. */
-async function rehearse(): Promise<void> {
-  const socket = new Socket();
-  socket.push("line");
-  socket.push(null);
-  for await (const _ of socket.iterator({ destroyOnReturn: false }));
-  socket.destroy();
 }

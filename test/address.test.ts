@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { parseAddress } from "../parts/address.ts";
+import { explain, parseAddress } from "../parts/address.ts";
 
 test.each([
   ["", "127.0.0.1", 2000],
@@ -25,4 +25,16 @@ test.each([
   ["host:65536", "65536 is no port"],
 ])("the address %j is refused, and named", (text, reason) => {
   expect(() => parseAddress(text)).toThrow(new Error(reason));
+});
+
+test.each([
+  ["ECONNREFUSED", "nobody listens there; start a server with `bun server.ts`"],
+  ["ERR_SSL_WRONG_VERSION_NUMBER", "this server does not use TLS, leave out --tls"],
+  ["ERR_TLS_CERT_ALTNAME_INVALID", "its certificate is not for chat, but for a.example, 10.0.0.1"],
+  ["DEPTH_ZERO_SELF_SIGNED_CERT", "its certificate is from an authority that is not trusted here"],
+  ["EPIPE", "as the system says it"],
+])("the error %s is said in words for a person", (code, text) => {
+  const cert = { subjectaltname: "DNS:a.example, IP Address:10.0.0.1" };
+  const error = Object.assign(new Error("as the system says it"), { code, cert });
+  expect(explain(error, { host: "chat", port: 2000 })).toStartWith(text);
 });
