@@ -9,6 +9,11 @@ import { join, resolve } from "node:path";
 
 export const root = join(import.meta.dir, "..");
 
+/** The path of a certificate, `NAME.pem`, or of its key, `NAME.key`; `ca.pem` has signed them all. */
+export function certificate(file: string): string {
+  return join(import.meta.dir, "certificates", file);
+}
+
 /**
  * How long a test waits for what must happen, ms. Only ever reached by a failing test. The tests' own
  * timeout is longer, so that it is the wait that fails, and says what it saw.

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { connect as connectTLS } from "node:tls";
 import {
   allHave,
+  certificate,
   Client,
   disconnect,
   isAlive,
@@ -25,64 +26,12 @@ setDefaultTimeout(2 * patience);
 const bun = process.execPath;
 const folder = mkdtempSync(join(tmpdir(), "pipechat-tls-"));
 const file = (name: string) => join(folder, name);
-const [ca, cert, key] = [file("ca.pem"), file("cert.pem"), file("key.pem")];
-
-function openssl(...args: string[]): void {
-  const { exitCode, stderr } = Bun.spawnSync(["openssl", ...args], { cwd: folder });
-  if (exitCode !== 0) throw new Error(`openssl ${args.join(" ")}: ${stderr}`);
-}
-
-const newKey = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
-openssl(
-  "req",
-  "-x509",
-  ...newKey,
-  "-keyout",
-  "ca.key",
-  "-out",
-  "ca.pem",
-  "-days",
-  "2",
-  "-subj",
-  "/CN=pipechat test",
-);
-
-/** Makes NAME.pem and NAME.key, good for a host. */
-function certify(name: string, host: string, days: number): void {
-  openssl(
-    "req",
-    ...newKey,
-    "-keyout",
-    `${name}.key`,
-    "-out",
-    `${name}.csr`,
-    "-subj",
-    `/CN=${host}`,
-  );
-  writeFileSync(file(`${name}.ext`), `subjectAltName=DNS:${host}`);
-  const issuer = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"];
-  openssl(
-    "x509",
-    "-req",
-    "-in",
-    `${name}.csr`,
-    ...issuer,
-    "-days",
-    String(days),
-    "-out",
-    `${name}.pem`,
-    "-extfile",
-    `${name}.ext`,
-  );
-}
-
-certify("localhost", "localhost", 2);
-certify("elsewhere", "elsewhere.example", 2);
-certify("expired", "localhost", -1);
+const ca = certificate("ca.pem");
+const [cert, key] = [file("cert.pem"), file("key.pem")]; // those that the servers read
 
 function use(name: string): void {
-  copyFileSync(file(`${name}.pem`), cert);
-  copyFileSync(file(`${name}.key`), key);
+  copyFileSync(certificate(`${name}.pem`), cert);
+  copyFileSync(certificate(`${name}.key`), key);
 }
 
 function startTLS(args: string[] = []) {
@@ -383,7 +332,7 @@ test("--max-per-address counts, and gives places back", async () => {
 
 test("what does not fit together is refused in one line", async () => {
   use("localhost");
-  const elsewhere = file("elsewhere.key");
+  const elsewhere = certificate("elsewhere.key");
   for (const [args, code, reason] of [
     [["--tls-cert", cert], 1, "--tls-cert and --tls-key go together"],
     [["--tls-cert", file("none.pem"), "--tls-key", key], 1, "no such file"],
