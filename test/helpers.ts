@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { existsSync, readdirSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 
 export const root = join(import.meta.dir, "..");
@@ -219,27 +219,76 @@ export async function disconnect(server: Server, name: string): Promise<void> {
   await server.log.line(new RegExp(`: ${name} left .*, the third in 10 s`));
 }
 
+/** A process, as the system tells of it. */
+export interface Process {
+  pid: number;
+  parent: number;
+  /** R, S, T (stopped), Z (zombie) and so on. */
+  state: string;
+  /** Memory that it holds now (its resident set), in bytes. */
+  memory: number;
+}
+
+const hasProc = existsSync("/proc/self/status");
+
+/** All processes: from /proc where there is one, else from ps. */
+export function processes(): Process[] {
+  if (hasProc)
+    return readdirSync("/proc")
+      .filter(Number)
+      .flatMap((pid) => lookUp(pid) ?? []);
+  const ps = Bun.spawnSync(["ps", "-A", "-o", "pid=,ppid=,state=,rss="]);
+  const rows = ps.stdout.toString().matchAll(/(\d+) +(\d+) +(\w)\S* +(\d+)/g);
+  return Array.from(rows, ([, pid, parent, state, kilobytes]) => ({
+    pid: Number(pid),
+    parent: Number(parent),
+    state: state!,
+    memory: Number(kilobytes) * 1024,
+  })).filter(({ pid }) => pid !== ps.pid);
+}
+
+/** One process, or undefined if it has gone. */
+function lookUp(pid: number | string): Process | undefined {
+  if (!hasProc) return processes().find((process) => process.pid === pid);
+  let text: string;
+  try {
+    text = readFileSync(`/proc/${pid}/status`, "utf8");
+  } catch {
+    return undefined;
+  }
+  const field = (name: string) => new RegExp(`^${name}:\\s+(\\w+)`, "m").exec(text)?.[1];
+  return {
+    pid: Number(pid),
+    parent: Number(field("PPid")),
+    state: field("State")!,
+    memory: Number(field("VmRSS") ?? 0) * 1024, // a zombie has none
+  };
+}
+
 /** The child processes of a process. */
 export function children(pid: number): number[] {
-  const { stdout } = Bun.spawnSync(["ps", "-A", "-o", "pid=,ppid="]);
-  return stdout
-    .toString()
-    .split("\n")
-    .map((line) => line.trim().split(/\s+/).map(Number))
-    .filter(([, parent]) => parent === pid)
-    .map(([child]) => child!);
+  return processes()
+    .filter(({ parent }) => parent === pid)
+    .map((child) => child.pid);
 }
 
 /** Memory that a process holds now (its resident set), in bytes. */
 export function memory(pid: number): number {
-  return Number(Bun.spawnSync(["ps", "-o", "rss=", "-p", String(pid)]).stdout) * 1024;
+  return lookUp(pid)?.memory ?? 0;
 }
 
-/** A process's state, as ps tells it: R, S, T (stopped), Z (zombie), or "" when it is gone. */
+/** A process's state: R, S, T (stopped), Z (zombie), or "" when it is gone. */
 export function state(pid: number): string {
-  return Bun.spawnSync(["ps", "-o", "state=", "-p", String(pid)])
-    .stdout.toString()
-    .trim();
+  return lookUp(pid)?.state ?? "";
+}
+
+/** A process's command line and environment. */
+export function commandLine(pid: number): string {
+  if (!hasProc)
+    return Bun.spawnSync(["ps", "eww", "-o", "command=", "-p", `${pid}`]).stdout.toString();
+  return ["cmdline", "environ"]
+    .map((file) => readFileSync(`/proc/${pid}/${file}`, "utf8"))
+    .join("");
 }
 
 /** Whether a process runs, or is stopped: it is not gone, nor dead and waiting to be reaped. */
@@ -249,7 +298,7 @@ export function isAlive(pid: number): boolean {
 
 /** How many descriptors a process has open; 0 where there is no /proc to tell. */
 export function descriptors(pid: number): number {
-  return existsSync("/proc/self/fd") ? readdirSync(`/proc/${pid}/fd`).length : 0;
+  return hasProc ? readdirSync(`/proc/${pid}/fd`).length : 0;
 }
 
 /** `count` numbered lines of 200 bytes, the first with the number `from`. */
