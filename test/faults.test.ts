@@ -21,6 +21,7 @@ import {
   type Server,
   startServer,
   state,
+  testWith,
   until,
   watchServer,
 } from "./helpers.ts";
@@ -561,28 +562,29 @@ test("a worker that cannot start: the client is told, and when it can again, it 
   await bob.line("ann: back");
 });
 
-test.skipIf(!Bun.which("prlimit"))(
-  "no process to be had: the client is told, and served when there is one",
-  async () => {
-    await using server = await startServer(["--spares", "0"]);
-    using ann = await Client.connect(server, "ann");
-    const limit = (files: number) =>
-      expect(
-        Bun.spawnSync(["prlimit", `--nofile=${files}:`, "--pid", String(server.pid)]).exitCode,
-      ).toBe(0);
-    const used = readdirSync(`/proc/${server.pid}/fd`).map(Number);
-    let files = 0;
-    for (let free = 0; free < 2; files++) if (!used.includes(files)) free++;
-    limit(files); // two are free: one for the connection, too few for a worker
-    using eve = await Client.connect(server);
-    await eve.line("* no process can be started for you, try again later");
-    await eve.ended();
-    limit(1024);
-    using bob = await Client.connect(server, "bob");
-    ann.send("back\n");
-    await bob.line("ann: back");
-  },
-);
+testWith(
+  "prlimit",
+  "a server on Linux that can start no process",
+  "util-linux",
+)("no process to be had: the client is told, and served when there is one", async () => {
+  await using server = await startServer(["--spares", "0"]);
+  using ann = await Client.connect(server, "ann");
+  const limit = (files: number) =>
+    expect(
+      Bun.spawnSync(["prlimit", `--nofile=${files}:`, "--pid", String(server.pid)]).exitCode,
+    ).toBe(0);
+  const used = readdirSync(`/proc/${server.pid}/fd`).map(Number);
+  let files = 0;
+  for (let free = 0; free < 2; files++) if (!used.includes(files)) free++;
+  limit(files); // two are free: one for the connection, too few for a worker
+  using eve = await Client.connect(server);
+  await eve.line("* no process can be started for you, try again later");
+  await eve.ended();
+  limit(1024);
+  using bob = await Client.connect(server, "bob");
+  ann.send("back\n");
+  await bob.line("ann: back");
+});
 
 const misdeeds = {
   "sent a line without end": `process.stdout.write("eve: " + "x".repeat(10_000))`,

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { test } from "bun:test";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 
@@ -299,6 +300,24 @@ export function isAlive(pid: number): boolean {
 /** How many descriptors a process has open; 0 where there is no /proc to tell. */
 export function descriptors(pid: number): number {
   return hasProc ? readdirSync(`/proc/${pid}/fd`).length : 0;
+}
+
+/** What is not tested on this machine, and what to install; the run's last line (see preload.ts). */
+export const skipped = new Set<string>();
+
+/**
+ * `test`, for tests that need a program. Where that is missing, one skipped test stands for them all:
+ * `tested` says what they test, `debian` is the name of the package to install.
+ */
+export function testWith(
+  program: string,
+  tested: string,
+  debian = program,
+): (...args: Parameters<typeof test>) => void {
+  if (Bun.which(program)) return test;
+  skipped.add(`${tested} (install ${debian})`);
+  test.skip(tested, () => {});
+  return () => {};
 }
 
 /** `count` numbered lines of 200 bytes, the first with the number `from`. */

@@ -1,5 +1,5 @@
 /** Servers that share a room: with real servers, a real Redis, and faults on the way between them. */
-import { expect, setDefaultTimeout, test as anyTest } from "bun:test";
+import { expect, setDefaultTimeout } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { appendFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -16,15 +16,14 @@ import {
   type Server,
   startServer,
   state,
+  testWith,
   until,
   watchServer,
 } from "./helpers.ts";
 
 setDefaultTimeout(2 * patience); // the one in helpers.ts is the first test file's only
 
-const isInstalled = Bun.which("redis-server") !== null;
-if (!isInstalled) console.log("redis-server is not installed: the tests of the link are skipped");
-const test = anyTest.skipIf(!isInstalled);
+const test = testWith("redis-server", "several servers that share a room");
 
 /** A Redis of its own for a test. What it has answered is on disk: it survives kill -9. */
 class Redis implements AsyncDisposable {

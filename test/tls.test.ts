@@ -15,6 +15,7 @@ import {
   root,
   run,
   startServer,
+  testWith,
   until,
   watchServer,
   within,
@@ -59,31 +60,34 @@ test("two people chat over TLS, as they do without", async () => {
   await ann.line("* bot left");
 });
 
-test("openssl s_client chats, and may not renegotiate", async () => {
-  await using server = await startTLS();
-  using ann = await enter(server.port, "ann");
-  const foreign = Bun.spawn(
-    [
-      "openssl",
-      "s_client",
-      "-connect",
-      `localhost:${server.port}`,
-      "-CAfile",
-      ca,
-      "-verify_return_error",
-      "-tls1_2",
-    ],
-    { stdin: "pipe", stdout: "pipe", stderr: "pipe" },
-  );
-  foreign.stdin.write("foreign\n");
-  await ann.line(/^\* foreign joined/);
-  foreign.stdin.write("hello\n");
-  await ann.line("foreign: hello");
-  foreign.stdin.write("R\n"); // a renegotiation, as s_client understands it
-  await ann.line("* foreign left");
-  foreign.kill();
-  await foreign.exited;
-});
+testWith("openssl", "TLS with openssl s_client")(
+  "openssl s_client chats, and may not renegotiate",
+  async () => {
+    await using server = await startTLS();
+    using ann = await enter(server.port, "ann");
+    const foreign = Bun.spawn(
+      [
+        "openssl",
+        "s_client",
+        "-connect",
+        `localhost:${server.port}`,
+        "-CAfile",
+        ca,
+        "-verify_return_error",
+        "-tls1_2",
+      ],
+      { stdin: "pipe", stdout: "pipe", stderr: "pipe" },
+    );
+    foreign.stdin.write("foreign\n");
+    await ann.line(/^\* foreign joined/);
+    foreign.stdin.write("hello\n");
+    await ann.line("foreign: hello");
+    foreign.stdin.write("R\n"); // a renegotiation, as s_client understands it
+    await ann.line("* foreign left");
+    foreign.kill();
+    await foreign.exited;
+  },
+);
 
 test("nothing older than TLS 1.2 is spoken", async () => {
   await using server = await startTLS();
