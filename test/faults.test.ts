@@ -239,11 +239,16 @@ test("a spare that is killed is replaced, and the next client is served", async 
 test("a spare that dies as a client comes does not take that client's place", async () => {
   await using server = await startServer(["--max-clients", "1"]);
   for (let round = 0; round < 10; round++) {
-    // The last client's worker may take a moment to end, and is no spare.
-    const spares = () =>
-      server.workers().filter((pid) => !server.log.all.some((line) => line.includes(`${pid} (`)));
-    await until(() => spares().length === 1 && spares().every(isAlive), "a spare");
-    const [spare] = spares();
+    // The last client's worker may take a moment to end, and is no spare; then the place is free.
+    let workers: number[] = [];
+    const isSpare = (pid: number) => !server.log.all.some((line) => line.includes(`${pid} (`));
+    const isReady = () => (workers = server.workers()).length === 1 && workers.every(isSpare);
+    await until(
+      () => isReady() && state(server.pid) === "S",
+      "a spare",
+      () => workers,
+    );
+    const [spare] = workers;
     // The stopped server meets both at once: the client, and a dead process that it does not know of.
     process.kill(server.pid, "SIGSTOP");
     await until(() => state(server.pid) === "T", "its stop");
