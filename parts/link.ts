@@ -15,7 +15,7 @@
 import { hostname } from "node:os";
 import { log } from "./log.ts";
 import { Outbox } from "./outbox.ts";
-import { type Appended, explain, lastWords, type Owner, Store } from "./redis.ts";
+import { type Appended, beatMs, explain, lastWords, type Owner, Store } from "./redis.ts";
 
 /** Where names are unique, and who else gets what is said here. */
 export interface Link {
@@ -56,7 +56,8 @@ export interface LinkedRoom {
   rename(name: string): void;
 }
 
-const beatMs = 3000; // between two renewals of our lease
+const slowMs = 2000; // a link whose round trip takes longer is slow
+const quickMs = 1000; // and one that was slow is so until it takes less
 const maxPause = 2000; // ms, before we connect again
 const maxBlock = 65_536; // bytes that are delivered together; a single block may be more
 
@@ -148,9 +149,12 @@ class RedisLink implements Link {
   readonly #bookmark = new Bookmark();
   #room: LinkedRoom | undefined;
   #store: Store | undefined; // while the link is up, as far as we know
+  #reason: Error | undefined; // why the last store was lost
   #ended = Promise.resolve(); // the link was closed
   #pause = 0; // before we connect again, ms; it grows until a link has lasted for a while
   #isProven = false; // we have appended something since a link last lasted for a while
+  #isSlow = false; // the room was told so
+  #slowness = 0; // the link's round trip, ms; a long one is forgotten slowly
   #isClosing = false;
   #wake = () => {}; // there is something to append, or the link has changed
   #asking: Promise<Owner[]> | undefined; // who is on other servers
@@ -185,8 +189,8 @@ class RedisLink implements Link {
         if (!store) return alone;
         const [online, taken] = await store.claim([[name, pid]]);
         return taken.length > 0 ? 0 : online;
-      } catch {
-        this.#lose(store!);
+      } catch (error) {
+        this.#lose(store!, error as Error);
         return alone;
       }
     });
@@ -238,12 +242,12 @@ class RedisLink implements Link {
     while (!this.#isClosing) {
       const store = this.#store;
       if (store) {
+        const lose = (reason?: Error) => this.#lose(store, reason); // which ends all three
         const loops = [this.#write(store), this.#read(store)];
-        const reason = await Promise.race(loops).catch((error: Error) => error.message);
-        this.#lose(store); // which ends the other loop, too
-        await Promise.allSettled(loops);
+        this.#hold(store).catch(lose);
+        await Promise.all(loops.map((loop) => loop.then(() => lose(), lose)));
         if (this.#isClosing) return;
-        log(`link: ${reason ?? "a claim failed"}`);
+        log(`link: ${this.#reason?.message}`);
       }
       this.#room?.inform("link to other servers lost");
       while (!this.#store && !this.#isClosing) {
@@ -259,49 +263,64 @@ class RedisLink implements Link {
   async connect(): Promise<void> {
     const store = new Store(this.#url, this.#id, this.#roomName);
     try {
-      await store.prove(); // before we write: a link that cannot be read must leave nothing behind
+      await store.prove(); // before we write: what cannot be read must be left as it was
       // If nothing waits, an empty block shows that Redis takes writes. While links are lost as soon
       // as they are made, one such block is enough.
       const parcel = this.#isProven ? this.#outbox.next() : this.#outbox.nextOrEmpty();
-      if (parcel) await this.#send(store, parcel);
-      this.#isProven = true;
       this.#store = store; // before the claims: a client that joins now claims its name behind them
-      await this.#renew(store);
-      for (const { name, server } of await store.owners())
+      const [owners] = await Promise.all([
+        store.owners(),
+        this.#renew(store),
+        parcel && this.#send(store, parcel),
+      ]);
+      for (const { name, server } of owners)
         if (server === this.#id && !this.#names.uses(name)) this.#outbox.free(name);
+      this.#isProven = true;
     } catch (error) {
-      this.#lose(store);
+      this.#lose(store, error as Error);
       throw error;
     }
   }
 
   /** The link is down from now on; all that waits for an answer rejects. */
-  #lose(store: Store): void {
-    if (this.#store === store) this.#store = undefined;
+  #lose(store: Store, reason?: Error): void {
+    if (this.#store === store) [this.#store, this.#reason] = [undefined, reason];
     store.close();
     this.#wake();
   }
 
+  /** Tells the room when the link is slow, and when it is quick again: each once. */
+  #tellSlow(roundTrip: number): void {
+    this.#slowness = Math.max(roundTrip, 0.7 * this.#slowness);
+    const isSlow = this.#slowness > (this.#isSlow ? quickMs : slowMs);
+    const late = `about ${Math.round(roundTrip / 1000)} s late`;
+    if (isSlow !== this.#isSlow)
+      this.#room?.inform(
+        isSlow ? `link to other servers is slow: lines come ${late}` : "link is quick again",
+      );
+    this.#isSlow = isSlow;
+  }
+
+  /** Renews our lease again and again: however slow Redis is, entries do not wait for it. */
+  async #hold(store: Store): Promise<void> {
+    for (let roundTrip = 0; ;) {
+      await Bun.sleep(Math.max(0, beatMs - roundTrip));
+      if (this.#store !== store || this.#isClosing) return;
+      const start = performance.now();
+      await this.#renew(store);
+      roundTrip = performance.now() - start;
+      [this.#pause, this.#isProven] = [0, false]; // the link has lasted for a while
+      this.#tellSlow(roundTrip);
+    }
+  }
+
   /** Appends what waits, one entry at a time: so their order is ours, and only one can be in doubt. */
   async #write(store: Store): Promise<void> {
-    let isDue = false; // our lease's renewal
-    const clock = setInterval(() => {
-      isDue = true;
-      this.#wake();
-    }, beatMs);
-    try {
-      while (this.#store === store) {
-        const parcel = this.#outbox.next();
-        if (isDue) {
-          isDue = false;
-          await this.#renew(store);
-          [this.#pause, this.#isProven] = [0, false]; // the link has lasted for a while
-        } else if (parcel) await this.#send(store, parcel);
-        else if (this.#isClosing) return await store.leave();
-        else await new Promise<void>((resolve) => (this.#wake = resolve));
-      }
-    } finally {
-      clearInterval(clock);
+    while (this.#store === store) {
+      const parcel = this.#outbox.next();
+      if (parcel) await this.#send(store, parcel);
+      else if (this.#isClosing) return await store.leave();
+      else await new Promise<void>((resolve) => (this.#wake = resolve));
     }
   }
 

@@ -13,8 +13,12 @@
  */
 
 const leaseSeconds = 9; // a server that does not renew its lease for so long is lost
-const blockMs = 2000; // an XREAD waits so long for an entry
-const silenceMs = 6000; // a connection that brings nothing for so long is lost
+const maxRoundTrip = 4000; // ms; a Redis that takes longer to answer counts as away
+
+/** How long a connection may go unused, ms: our lease is renewed so often, an XREAD waits so long. */
+export const beatMs = 2000;
+
+const silenceMs = beatMs + maxRoundTrip + 500; // a connection that brings nothing for so long is lost
 const maxEntries = 10_000; // the stream is trimmed to about so many
 
 /** The number of the entry that others append in the name of a lost server: its people have left. */
@@ -120,9 +124,10 @@ export class Store {
   constructor(url: string, server: string, room: string) {
     // We reconnect ourselves. A client that queues commands, or repeats them, would leave us not
     // knowing what Redis has got. The first command connects, and rejects if that is not possible.
-    const options = { autoReconnect: false, connectionTimeout: 5000, idleTimeout: silenceMs };
-    this.#writer = new Bun.RedisClient(url, options);
-    this.#reader = new Bun.RedisClient(url, options);
+    const options = { autoReconnect: false, connectionTimeout: maxRoundTrip };
+    const readerSilenceMs = silenceMs + maxRoundTrip; // at first it waits for the writer's answer, too
+    this.#writer = new Bun.RedisClient(url, { ...options, idleTimeout: silenceMs });
+    this.#reader = new Bun.RedisClient(url, { ...options, idleTimeout: readerSilenceMs });
     this.#server = server;
     this.#stream = `pipechat:${room}`;
     const others = ["entries", "names", "servers"].map((key) => `{${this.#stream}}:${key}`);
@@ -131,8 +136,10 @@ export class Store {
 
   /** Shows that both connections work and that the stream can be read. Changes nothing in Redis. */
   async prove(): Promise<void> {
-    const reads = this.#reader.send("XREAD", ["COUNT", "1", "STREAMS", this.#stream, "$"]);
-    await Promise.all([reads, this.#writer.send("HLEN", [this.#keys[2]!])]);
+    await Promise.all([
+      this.#writer.send("HLEN", [this.#keys[2]!]),
+      this.#reader.send("XREAD", ["COUNT", "1", "STREAMS", this.#stream, "$"]),
+    ]);
   }
 
   #run(script: string, args: (string | number)[]): Promise<any> {
@@ -179,7 +186,7 @@ export class Store {
    * An entry that no server of ours can have written comes as its ID alone.
    */
   async read(after: string): Promise<(Appended | string)[]> {
-    const options = ["COUNT", "64", "BLOCK", String(blockMs), "STREAMS", this.#stream];
+    const options = ["COUNT", "64", "BLOCK", String(beatMs), "STREAMS", this.#stream];
     const reply = await this.#reader.send("XREAD", [...options, after]);
     const entries: [string, string[]][] = reply?.[this.#stream] ?? [];
     return entries.map(([streamId, fields]) => parseEntry(streamId, fields) ?? streamId);
@@ -210,7 +217,9 @@ export function explain(url: string, error: Error & { code?: string }): string {
   const isFull = error.message.includes("max number of clients");
   if (error.code === "ERR_REDIS_AUTHENTICATION_FAILED" && !isFull)
     return `${redis} does not accept the password, or wants one: check --redis`;
-  if (/^ERR_REDIS_(CONNECTION|IDLE)/.test(error.code ?? ""))
+  if (/^ERR_REDIS_(CONNECTION|IDLE)_TIMEOUT/.test(error.code ?? ""))
+    return `${redis} takes more than ${maxRoundTrip / 1000} s to answer: check the way to it, or check --redis`;
+  if (error.code?.startsWith("ERR_REDIS_CONNECTION"))
     return `cannot reach ${redis}: start it, or check --redis`;
   return `cannot use ${redis}: ${error.message.split(" script: ")[0]}`;
 }

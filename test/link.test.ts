@@ -2,6 +2,7 @@
 import { expect, setDefaultTimeout } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { appendFile } from "node:fs/promises";
+import { connect, createServer, type AddressInfo, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import {
@@ -98,8 +99,46 @@ class Redis implements AsyncDisposable {
   }
 }
 
+/** Stands between servers and their Redis, and makes the way to it long, or to another one. */
+class Proxy implements AsyncDisposable {
+  delay = 0; // ms, each way
+  readonly #to: Redis;
+  readonly #server = createServer((socket) => this.#carry(socket));
+
+  private constructor(to: Redis) {
+    this.#to = to;
+  }
+
+  static async start(to: Redis): Promise<Proxy> {
+    const proxy = new Proxy(to);
+    await new Promise<void>((resolve) => proxy.#server.listen(0, "127.0.0.1", resolve));
+    return proxy;
+  }
+
+  get url(): string {
+    return `redis://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
+  }
+
+  #carry(socket: Socket): void {
+    const ends = [socket, connect(this.#to.port, "127.0.0.1")];
+    for (const [from, to] of [ends, ends.toReversed()] as [Socket, Socket][]) {
+      let last = Promise.resolve();
+      from.on("error", () => {});
+      from.on("data", (chunk) => {
+        const passed = Bun.sleep(this.delay);
+        last = last.then(() => passed).then(() => void to.write(chunk));
+      });
+      from.on("close", () => last.then(() => to.destroy()));
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await new Promise((resolve) => this.#server.close(resolve));
+  }
+}
+
 /** Starts a server that is linked to the others of a Redis. */
-function startLinked(redis: Redis, ...args: string[]): Promise<Server> {
+function startLinked(redis: { url: string }, ...args: string[]): Promise<Server> {
   return startServer(["--redis", redis.url, "--rate", "0", ...args]);
 }
 
@@ -117,6 +156,11 @@ function allSee(clients: Client[], wanted: string | RegExp): Promise<string[]> {
 /** What came after the welcome, but for joins: one on another server may be told after it, too. */
 function heardBy({ heard }: Client): string[] {
   return heard.filter((line) => !/^\* \w+ joined \(\d+ online\)$/.test(line));
+}
+
+/** All notices that they have got, but for joins. */
+function noticesTo(clients: Client[]): string[] {
+  return clients.flatMap(heardBy).filter((line) => line.startsWith("* "));
 }
 
 const lost = "* link to other servers lost";
@@ -676,6 +720,49 @@ test("links that are lost as soon as they are made: not each appends an empty en
   await ann.lines.count(back, cuts);
   monitor.close();
   expect((await appended(redis)).length).toBeLessThan(entries + cuts);
+});
+
+test("a slow Redis: lines arrive late, and the room is told once, and once that it is quick again", async () => {
+  await using redis = await Redis.start();
+  await using proxy = await Proxy.start(redis);
+  await using second = await startLinked(redis);
+  using bob = await Client.connect(second, "bob");
+  proxy.delay = 1600; // each way
+  await using first = await startLinked(proxy);
+  using ann = await Client.connect(first, "ann");
+  const slow = "* link to other servers is slow: lines come about 3 s late";
+  await ann.line(slow);
+  for (const n of [1, 2]) {
+    ann.send(`line ${n}\n`);
+    bob.send(`line ${n}\n`);
+    await Promise.all([bob.line(`ann: line ${n}`), ann.line(`bob: line ${n}`)]);
+  }
+  proxy.delay = 0;
+  await ann.line("* link is quick again");
+  expect(noticesTo([ann, bob])).toEqual([slow, "* link is quick again"]);
+});
+
+test("a Redis that is too slow to be of use is away: at the start one clear line, then lost and back", async () => {
+  await using redis = await Redis.start();
+  await using proxy = await Proxy.start(redis);
+  await using first = await startLinked(proxy);
+  await using second = await startLinked(redis);
+  using ann = await Client.connect(first, "ann");
+  using bob = await Client.connect(second, "bob");
+  proxy.delay = 4000; // each way
+  ann.send("slowly\n");
+  const { code, stderr } = await runServer(proxy.url);
+  expect([code, stderr]).toEqual([
+    1,
+    `server.ts: Redis at ${new URL(proxy.url).host} takes more than 4 s to answer: check the way to it, or check --redis\n`,
+  ]);
+  await ann.line(lost);
+  proxy.delay = 0;
+  await ann.line(back);
+  await bob.line("ann: slowly");
+  bob.send("there you are\n");
+  await ann.line("bob: there you are");
+  expect(noticesTo([ann, bob])).toEqual([lost, back]);
 });
 
 test("a key of the room that is something else is one clear line", async () => {

@@ -35,7 +35,11 @@ test.each([
 test.each([
   ["AUTHENTICATION_FAILED", "Redis at a.example:1 does not accept the password, or wants one: "],
   ["CONNECTION_CLOSED", "cannot reach Redis at a.example:1: start it, or "],
-  ["IDLE_TIMEOUT", "cannot reach Redis at a.example:1: start it, or "],
+  [
+    "CONNECTION_TIMEOUT",
+    "Redis at a.example:1 takes more than 4 s to answer: check the way to it, or ",
+  ],
+  ["IDLE_TIMEOUT", "Redis at a.example:1 takes more than 4 s to answer: check the way to it, or "],
 ])("after an error of kind %s, the password is not shown", (code, reason) => {
   const error = Object.assign(new Error("failed"), { code: `ERR_REDIS_${code}` });
   expect(explain("redis://user:secret@a.example:1/0", error)).toBe(`${reason}check --redis`);
