@@ -152,7 +152,8 @@ class RedisLink implements Link {
   #reason: Error | undefined; // why the last store was lost
   #ended = Promise.resolve(); // the link was closed
   #pause = 0; // before we connect again, ms; it grows until a link has lasted for a while
-  #isProven = false; // we have appended something since a link last lasted for a while
+  #isShaky = false; // a link was made, and none has lasted for a while since
+  #isLost = false; // the room was told so, and not yet that the link is back
   #isSlow = false; // the room was told so
   #slowness = 0; // the link's round trip, ms; a long one is forgotten slowly
   #isClosing = false;
@@ -166,6 +167,7 @@ class RedisLink implements Link {
 
   start(room: LinkedRoom): void {
     this.#room = room;
+    this.#isShaky = false; // the first link is as good as one that has lasted
     this.#ended = this.#stay();
   }
 
@@ -249,13 +251,12 @@ class RedisLink implements Link {
         if (this.#isClosing) return;
         log(`link: ${this.#reason?.message}`);
       }
-      this.#room?.inform("link to other servers lost");
+      this.#tellLost(true);
       while (!this.#store && !this.#isClosing) {
         await Bun.sleep(this.#pause);
         this.#pause = Math.min(2 * this.#pause || 100, maxPause);
         if (!this.#isClosing) await this.connect().catch(() => {});
       }
-      if (this.#store) this.#room?.inform("link is back");
     }
   }
 
@@ -264,9 +265,8 @@ class RedisLink implements Link {
     const store = new Store(this.#url, this.#id, this.#roomName);
     try {
       await store.prove(); // before we write: what cannot be read must be left as it was
-      // If nothing waits, an empty block shows that Redis takes writes. While links are lost as soon
-      // as they are made, one such block is enough.
-      const parcel = this.#isProven ? this.#outbox.next() : this.#outbox.nextOrEmpty();
+      const isFirst = this.#bookmark.streamId === ""; // then an empty block will do: we read from there
+      const parcel = isFirst ? this.#outbox.nextOrEmpty() : this.#outbox.next();
       this.#store = store; // before the claims: a client that joins now claims its name behind them
       const [owners] = await Promise.all([
         store.owners(),
@@ -275,7 +275,8 @@ class RedisLink implements Link {
       ]);
       for (const { name, server } of owners)
         if (server === this.#id && !this.#names.uses(name)) this.#outbox.free(name);
-      this.#isProven = true;
+      if (!this.#isShaky) this.#tellLost(false);
+      this.#isShaky = true;
     } catch (error) {
       this.#lose(store, error as Error);
       throw error;
@@ -287,6 +288,13 @@ class RedisLink implements Link {
     if (this.#store === store) [this.#store, this.#reason] = [undefined, reason];
     store.close();
     this.#wake();
+  }
+
+  /** Tells the room when the link is lost, and when it is back: each once. */
+  #tellLost(isLost: boolean): void {
+    if (isLost !== this.#isLost)
+      this.#room?.inform(isLost ? "link to other servers lost" : "link is back");
+    this.#isLost = isLost;
   }
 
   /** Tells the room when the link is slow, and when it is quick again: each once. */
@@ -309,7 +317,8 @@ class RedisLink implements Link {
       const start = performance.now();
       await this.#renew(store);
       roundTrip = performance.now() - start;
-      [this.#pause, this.#isProven] = [0, false]; // the link has lasted for a while
+      [this.#pause, this.#isShaky] = [0, false]; // the link has lasted for a while
+      this.#tellLost(false);
       this.#tellSlow(roundTrip);
     }
   }
