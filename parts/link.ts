@@ -8,14 +8,24 @@
  *
  * When Redis is away, each server goes on alone. What is said meanwhile waits in a bounded queue, and
  * reading goes on behind the last entry that was read; a number that is missing there is told to the
- * room.
+ * room. In a cluster, the link follows the room from node to node.
  *
  * @module
  */
 import { hostname } from "node:os";
 import { log } from "./log.ts";
 import { Outbox } from "./outbox.ts";
-import { type Appended, beatMs, explain, lastWords, type Owner, Store } from "./redis.ts";
+import {
+  type Appended,
+  beatMs,
+  explain,
+  isRefusal,
+  lastWords,
+  type Node,
+  type Owner,
+  redirection,
+  Store,
+} from "./redis.ts";
 
 /** Where names are unique, and who else gets what is said here. */
 export interface Link {
@@ -59,6 +69,7 @@ export interface LinkedRoom {
 const slowMs = 2000; // a link whose round trip takes longer is slow
 const quickMs = 1000; // and one that was slow is so until it takes less
 const maxPause = 2000; // ms, before we connect again
+const maxRedirections = 5; // from one node of a cluster to the next
 const maxBlock = 65_536; // bytes that are delivered together; a single block may be more
 
 /** A server's ID as people read it: "server 4711 on myhost". */
@@ -142,13 +153,15 @@ export class Bookmark {
 /** A link through Redis. */
 class RedisLink implements Link {
   readonly #id = `${hostname()}/${process.pid}/${crypto.randomUUID().slice(0, 8)}`; // new at each start
-  readonly #url: string;
+  readonly #urls: string[]; // what may be tried: --redis, and the other nodes of its cluster
   readonly #roomName: string;
   readonly #names = new Names();
   readonly #outbox = new Outbox(label(this.#id), (text) => this.#room?.inform(text));
   readonly #bookmark = new Bookmark();
   #room: LinkedRoom | undefined;
   #store: Store | undefined; // while the link is up, as far as we know
+  #node: Node; // the one that we try first
+  #tries = 0; // that failed
   #reason: Error | undefined; // why the last store was lost
   #ended = Promise.resolve(); // the link was closed
   #pause = 0; // before we connect again, ms; it grows until a link has lasted for a while
@@ -161,7 +174,8 @@ class RedisLink implements Link {
   #asking: Promise<Owner[]> | undefined; // who is on other servers
 
   constructor(url: string, roomName: string) {
-    this.#url = url;
+    this.#urls = [url];
+    this.#node = { url };
     this.#roomName = roomName;
   }
 
@@ -250,19 +264,41 @@ class RedisLink implements Link {
         await Promise.all(loops.map((loop) => loop.then(() => lose(), lose)));
         if (this.#isClosing) return;
         log(`link: ${this.#reason?.message}`);
+        // Another node may have the room now. If that one takes us, nobody need know.
+        if (isRefusal(this.#reason)) await this.#retry();
       }
-      this.#tellLost(true);
-      while (!this.#store && !this.#isClosing) {
-        await Bun.sleep(this.#pause);
-        this.#pause = Math.min(2 * this.#pause || 100, maxPause);
-        if (!this.#isClosing) await this.connect().catch(() => {});
+      if (!this.#store) this.#tellLost(true);
+      while (!this.#store && !this.#isClosing) await this.#retry();
+    }
+  }
+
+  /** Tries to connect after a pause. If that fails, the next attempt goes to another node. */
+  async #retry(): Promise<void> {
+    await Bun.sleep(this.#pause);
+    this.#pause = Math.min(2 * this.#pause || 100, maxPause);
+    if (this.#isClosing) return;
+    await this.connect().catch(() => {
+      this.#node = { url: this.#urls[this.#tries++ % this.#urls.length]! };
+    });
+  }
+
+  /** Connects to the node that has the room. Rejects, with a line for a person, if that fails. */
+  async connect(): Promise<void> {
+    for (let count = 0; ; count++) {
+      try {
+        return await this.#connectTo(this.#node);
+      } catch (error) {
+        const other = redirection(this.#node.url, error as Error);
+        if (!other || count === maxRedirections)
+          throw new Error(explain(this.#node.url, error as Error));
+        this.#node = other;
       }
     }
   }
 
   /** Connects, appends what was in doubt and renews our claims. Rejects if that is not possible. */
-  async connect(): Promise<void> {
-    const store = new Store(this.#url, this.#id, this.#roomName);
+  async #connectTo(node: Node): Promise<void> {
+    const store = new Store(node, this.#id, this.#roomName);
     try {
       await store.prove(); // before we write: what cannot be read must be left as it was
       const isFirst = this.#bookmark.streamId === ""; // then an empty block will do: we read from there
@@ -343,6 +379,7 @@ class RedisLink implements Link {
 
   /** Delivers what the others append. One reply waits here: 64 entries at most. */
   async #read(store: Store): Promise<void> {
+    this.#urls.splice(1, Infinity, ...(await store.nodes()));
     while (this.#store === store) {
       let lines = "";
       for (const entry of await store.read(this.#bookmark.streamId)) {
@@ -388,10 +425,6 @@ class RedisLink implements Link {
 /** Links this server to the others of a room. Rejects, with a line for a person, if it cannot now. */
 export async function openLink(url: string, roomName: string): Promise<Link> {
   const link = new RedisLink(url, roomName);
-  try {
-    await link.connect();
-  } catch (error) {
-    throw new Error(explain(url, error as Error));
-  }
+  await link.connect();
   return link;
 }

@@ -47,6 +47,13 @@ export interface Owner {
   pid: number;
 }
 
+/** A Redis, or a node of a cluster. */
+export interface Node {
+  url: string;
+  /** Whether it is about to get the room: until then it serves only those who know, and say so. */
+  isImporting?: boolean;
+}
+
 // Each script is one step. It must bear that its beginning is done twice, hence SET and not INCR: if
 // Redis 7.0 is killed while it writes a step to disk, it repeats the first commands of that step when
 // it starts for the second time after that.
@@ -116,18 +123,20 @@ export class Store {
   readonly #server: string;
   readonly #stream: string;
   readonly #keys: string[];
+  readonly #node: Node;
 
   /**
    * @param server our ID among the servers of the room
    * @param room the room's name
    */
-  constructor(url: string, server: string, room: string) {
+  constructor(node: Node, server: string, room: string) {
     // We reconnect ourselves. A client that queues commands, or repeats them, would leave us not
     // knowing what Redis has got. The first command connects, and rejects if that is not possible.
     const options = { autoReconnect: false, connectionTimeout: maxRoundTrip };
     const readerSilenceMs = silenceMs + maxRoundTrip; // at first it waits for the writer's answer, too
-    this.#writer = new Bun.RedisClient(url, { ...options, idleTimeout: silenceMs });
-    this.#reader = new Bun.RedisClient(url, { ...options, idleTimeout: readerSilenceMs });
+    this.#writer = new Bun.RedisClient(node.url, { ...options, idleTimeout: silenceMs });
+    this.#reader = new Bun.RedisClient(node.url, { ...options, idleTimeout: readerSilenceMs });
+    this.#node = node;
     this.#server = server;
     this.#stream = `pipechat:${room}`;
     const others = ["entries", "names", "servers"].map((key) => `{${this.#stream}}:${key}`);
@@ -137,14 +146,19 @@ export class Store {
   /** Shows that both connections work and that the stream can be read. Changes nothing in Redis. */
   async prove(): Promise<void> {
     await Promise.all([
-      this.#writer.send("HLEN", [this.#keys[2]!]),
-      this.#reader.send("XREAD", ["COUNT", "1", "STREAMS", this.#stream, "$"]),
+      this.#send(this.#writer, "HLEN", [this.#keys[2]!]),
+      this.#send(this.#reader, "XREAD", ["COUNT", "1", "STREAMS", this.#stream, "$"]),
     ]);
+  }
+
+  #send(client: Bun.RedisClient, command: string, args: string[]): Promise<any> {
+    if (this.#node.isImporting) client.send("ASKING", []).catch(() => {}); // holds for the next command
+    return client.send(command, args);
   }
 
   #run(script: string, args: (string | number)[]): Promise<any> {
     const all = [script, "4", ...this.#keys, this.#server, ...args.map(String)];
-    return this.#writer.send("EVAL", all);
+    return this.#send(this.#writer, "EVAL", all);
   }
 
   /** Appends a block and frees names behind it. */
@@ -172,7 +186,9 @@ export class Store {
 
   /** All names of the room, sorted by server. */
   async owners(): Promise<Owner[]> {
-    const owners: Record<string, string> = await this.#writer.send("HGETALL", [this.#keys[2]!]);
+    const owners: Record<string, string> = await this.#send(this.#writer, "HGETALL", [
+      this.#keys[2]!,
+    ]);
     return Object.entries(owners)
       .map(([name, owner]): Owner => {
         const [server = "", pid] = owner.split(" ");
@@ -187,9 +203,17 @@ export class Store {
    */
   async read(after: string): Promise<(Appended | string)[]> {
     const options = ["COUNT", "64", "BLOCK", String(beatMs), "STREAMS", this.#stream];
-    const reply = await this.#reader.send("XREAD", [...options, after]);
+    const reply = await this.#send(this.#reader, "XREAD", [...options, after]);
     const entries: [string, string[]][] = reply?.[this.#stream] ?? [];
     return entries.map(([streamId, fields]) => parseEntry(streamId, fields) ?? streamId);
+  }
+
+  /** The URLs of all nodes of the cluster; none if it is no cluster, or will not say. */
+  async nodes(): Promise<string[]> {
+    type Slots = [from: number, to: number, ...nodes: [host: string | null, port: number][]];
+    const ranges: Slots[] = await this.#reader.send("CLUSTER", ["SLOTS"]).catch(() => []);
+    const nodes = ranges.flatMap(([, , ...nodes]) => nodes);
+    return nodes.map(([host, port]) => urlOf(this.#node.url, host ?? "", port));
   }
 
   /** Closes both connections: what waits for an answer rejects. */
@@ -207,6 +231,25 @@ export function parseEntry(streamId: string, fields: string[]): Appended | undef
   if (!from || block === undefined || /[^\n]$/.test(block)) return undefined;
   if (!/^\d{1,15}$/.test(number) || !/^\d{1,15}$/.test(entry)) return undefined;
   return { streamId, from, number: Number(number), position: Number(entry), block };
+}
+
+/** The URL of another node of a cluster; without a host, it has the same. */
+function urlOf(known: string, host: string, port: string | number): string {
+  const url = new URL(known);
+  if (host) url.hostname = host.includes(":") ? `[${host}]` : host;
+  url.port = String(port);
+  return url.href;
+}
+
+/** The node that a cluster's node names when it is asked for a room that it has not, or soon will not. */
+export function redirection(url: string, { message }: Error): Node | undefined {
+  const [, kind, host, port] = /^(MOVED|ASK) \d+ (\S*):(\d+)$/.exec(message) ?? [];
+  return port ? { url: urlOf(url, host!, port), isImporting: kind === "ASK" } : undefined;
+}
+
+/** Whether Redis has answered, but not as we wished: it may do so in a moment. */
+export function isRefusal(error: (Error & { code?: string }) | undefined): boolean {
+  return error?.code === "ERR_REDIS_SERVER_ERROR";
 }
 
 /** Says what is wrong with a Redis, and never the password in its URL. */

@@ -35,7 +35,8 @@ class Redis implements AsyncDisposable {
 
   private constructor(args: string[]) {
     const durable = ["--appendonly", "yes", "--appendfsync", "always", "--save", ""];
-    this.#args = ["--port", String(this.port), ...durable, ...args];
+    const eager = ["--repl-diskless-sync-delay", "0"]; // a replica need not wait for a second one
+    this.#args = ["--port", String(this.port), ...durable, ...eager, ...args];
   }
 
   static async start(...args: string[]): Promise<Redis> {
@@ -134,6 +135,88 @@ class Proxy implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await new Promise((resolve) => this.#server.close(resolve));
+  }
+}
+
+/** Three nodes with a third of the slots each, as Redis Cluster has them, and replicas on demand. */
+class Cluster implements AsyncDisposable {
+  readonly nodes: Redis[] = [];
+  #slot = 0;
+
+  static async start(): Promise<Cluster> {
+    const cluster = new Cluster();
+    for (const slots of [
+      ["0", "5460"],
+      ["5461", "10922"],
+      ["10923", "16383"],
+    ]) {
+      const node = await cluster.#add();
+      await node.send("CLUSTER", "ADDSLOTSRANGE", ...slots);
+    }
+    await cluster.#agrees((info) => info.includes("cluster_state:ok"));
+    cluster.#slot = await cluster.nodes[0]!.send("CLUSTER", "KEYSLOT", "pipechat:lobby");
+    return cluster;
+  }
+
+  async #add(): Promise<Redis> {
+    const bus = freePort();
+    const options = ["--cluster-port", String(bus), "--cluster-node-timeout", "2000"];
+    const node = await Redis.start("--cluster-enabled", "yes", ...options);
+    this.nodes.push(node);
+    await node.send("CLUSTER", "SET-CONFIG-EPOCH", String(this.nodes.length));
+    const address = ["127.0.0.1", String(node.port), String(bus)];
+    if (this.nodes.length > 1) await this.nodes[0]!.send("CLUSTER", "MEET", ...address);
+    await this.#agrees((info) => info.includes(`cluster_known_nodes:${this.nodes.length}`));
+    return node;
+  }
+
+  async #agrees(check: (info: string) => boolean): Promise<void> {
+    for (const node of this.nodes)
+      while (!check(await node.send("CLUSTER", "INFO"))) await Bun.sleep(20);
+  }
+
+  /** The node that has the room, and two that have not. */
+  get parts(): { owner: Redis; others: Redis[] } {
+    const owner = this.nodes[Math.floor(this.#slot / 5461)]!;
+    return { owner, others: this.nodes.filter((node) => node !== owner) };
+  }
+
+  /** Adds a replica of a node. */
+  async replicate(master: Redis): Promise<Redis> {
+    const replica = await this.#add();
+    await replica.send("CLUSTER", "REPLICATE", await master.send("CLUSTER", "MYID"));
+    await this.hasReplica(replica);
+    return replica;
+  }
+
+  /** Waits until a node is a replica, as all nodes know. */
+  async hasReplica(replica: Redis): Promise<void> {
+    const id = await replica.send("CLUSTER", "MYID");
+    const isKnown = new RegExp(`^${id} \\S+ (myself,)?slave .* connected$`, "m");
+    for (const node of this.nodes)
+      while (!isKnown.test(await node.send("CLUSTER", "NODES"))) await Bun.sleep(20);
+    while (!/master_link_status:up/.test(await replica.send("INFO", "replication")))
+      await Bun.sleep(20);
+  }
+
+  /** Moves the room from node to node: `first` this key, then `meanwhile()`, then all others. */
+  async migrate(from: Redis, to: Redis, { first = [] as string[], meanwhile = async () => {} }) {
+    const [fromId, toId] = [await from.send("CLUSTER", "MYID"), await to.send("CLUSTER", "MYID")];
+    const slot = String(this.#slot);
+    const move = (keys: string[]) =>
+      from.send("MIGRATE", "127.0.0.1", String(to.port), "", "0", "5000", "KEYS", ...keys);
+    await to.send("CLUSTER", "SETSLOT", slot, "IMPORTING", fromId);
+    await from.send("CLUSTER", "SETSLOT", slot, "MIGRATING", toId);
+    if (first.length > 0) await move(first);
+    if (first.length > 0) await meanwhile();
+    await move(await from.send("CLUSTER", "GETKEYSINSLOT", slot, "10"));
+    if (first.length === 0) await meanwhile();
+    for (const node of [to, from, ...this.nodes])
+      await node.send("CLUSTER", "SETSLOT", slot, "NODE", toId);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const node of this.nodes) await node[Symbol.asyncDispose]();
   }
 }
 
@@ -763,6 +846,99 @@ test("a Redis that is too slow to be of use is away: at the start one clear line
   bob.send("there you are\n");
   await ann.line("bob: there you are");
   expect(noticesTo([ann, bob])).toEqual([lost, back]);
+});
+
+test("a cluster: whatever node --redis names, the room is one, also while it moves to others", async () => {
+  await using cluster = await Cluster.start();
+  const { owner, others } = cluster.parts;
+  await using first = await startLinked(others[0]!);
+  await using second = await startLinked(others[1]!);
+  using ann = await Client.connect(first, "ann");
+  using bob = await Client.connect(second, "bob");
+  ann.send(numbered(10_000));
+  bob.send(numbered(10_000));
+  await bob.line(/^ann: 500 /);
+  await cluster.migrate(owner, others[0]!, {});
+  ann.send(numbered(10_000, 10_000));
+  bob.send(numbered(10_000, 10_000));
+  await allHave([bob], "ann", 20_000);
+  await allHave([ann], "bob", 20_000);
+  expect(noticesTo([ann, bob])).toEqual([]);
+});
+
+test("a room whose node is about to give it away: all go on there, and then where it is", async () => {
+  await using cluster = await Cluster.start();
+  const { owner, others } = cluster.parts;
+  await using first = await startLinked(owner);
+  await using second = await startLinked(others[0]!);
+  using ann = await Client.connect(first, "ann");
+  using bob = await Client.connect(second, "bob");
+  const meanwhile = async () => {
+    ann.send("where are we?\n"); // all is there already, and the node is not the room's yet
+    await bob.line("ann: where are we?");
+    bob.send("between two nodes\n");
+    await ann.line("bob: between two nodes");
+  };
+  await cluster.migrate(owner, others[1]!, { meanwhile });
+  ann.send("and now?\n");
+  await bob.line("ann: and now?");
+  expect(noticesTo([ann, bob])).toEqual([]);
+});
+
+test("a room that is half on one node and half on another waits, and loses nothing", async () => {
+  await using cluster = await Cluster.start();
+  const { owner, others } = cluster.parts;
+  await using first = await startLinked(owner);
+  await using second = await startLinked(others[0]!);
+  using ann = await Client.connect(first, "ann");
+  using bob = await Client.connect(second, "bob");
+  ann.send("before\n");
+  await bob.line("ann: before");
+  const meanwhile = async () => {
+    ann.send("from ann\n");
+    bob.send("from bob\n");
+    await allSee([ann, bob], lost);
+  };
+  await cluster.migrate(owner, others[1]!, { first: ["pipechat:lobby"], meanwhile });
+  await allSee([ann, bob], back);
+  await ann.line("bob: from bob");
+  await bob.line("ann: from ann");
+  ann.send("after\n");
+  await bob.line("ann: after");
+  expect(bob.messages).toEqual(["ann: before", "ann: from ann", "ann: after"]);
+  expect(ann.messages).toEqual(["bob: from bob"]);
+  expect(bob.lines.all).not.toContain(missing);
+});
+
+test("a cluster's node is killed, the one that --redis names: its replica takes over", async () => {
+  await using cluster = await Cluster.start();
+  const { owner, others } = cluster.parts;
+  const replica = await cluster.replicate(owner);
+  await using first = await startLinked(owner);
+  await using second = await startLinked(others[0]!);
+  using ann = await Client.connect(first, "ann");
+  using bob = await Client.connect(second, "bob");
+  await ann.line("* bob joined (2 online)");
+  await owner.send("WAIT", "1", "0");
+  await owner.kill();
+  await allSee([ann, bob], lost);
+  ann.send("meanwhile\n");
+  await replica.send("CLUSTER", "FAILOVER", "TAKEOVER");
+  await allSee([ann, bob], back);
+  await bob.line("ann: meanwhile");
+  bob.send("back\n");
+  await ann.line("bob: back");
+
+  // The old one comes back as a replica, and is made master again: nobody need know.
+  await owner.start();
+  await cluster.hasReplica(owner);
+  await owner.send("CLUSTER", "FAILOVER");
+  await cluster.hasReplica(replica);
+  ann.send("again\n");
+  await bob.line("ann: again");
+  bob.send("again\n");
+  await ann.line("bob: again");
+  expect(noticesTo([ann, bob])).toEqual([lost, back, lost, back]);
 });
 
 test("a key of the room that is something else is one clear line", async () => {

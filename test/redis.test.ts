@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { explain, parseEntry } from "../parts/redis.ts";
+import { explain, parseEntry, redirection } from "../parts/redis.ts";
 
 const fields = { from: "host/1/a", number: "7", entry: "12", block: "ann: hi\nann: 😀\n" };
 const entry = { streamId: "1-0", from: fields.from, number: 7, position: 12, block: fields.block };
@@ -43,6 +43,26 @@ test.each([
 ])("after an error of kind %s, the password is not shown", (code, reason) => {
   const error = Object.assign(new Error("failed"), { code: `ERR_REDIS_${code}` });
   expect(explain("redis://user:secret@a.example:1/0", error)).toBe(`${reason}check --redis`);
+});
+
+const known = "redis://user:secret@a.example:1/0";
+
+test.each([
+  ["MOVED 3937 10.0.0.2:7002", "redis://user:secret@10.0.0.2:7002/0", false],
+  ["ASK 3937 b.example:7002", "redis://user:secret@b.example:7002/0", true],
+  ["MOVED 3937 2001:db8::1:7002", "redis://user:secret@[2001:db8::1]:7002/0", false],
+  ["MOVED 3937 :7002", "redis://user:secret@a.example:7002/0", false],
+])("'%s' names the node to go to, with the same password", (message, url, isImporting) => {
+  expect(redirection(known, new Error(message))).toEqual({ url, isImporting });
+});
+
+test.each([
+  "ERR MOVED 1 b:2",
+  "MOVED",
+  "TRYAGAIN Multiple keys request",
+  "MOVED 1 b:2 script: 1f2e",
+])("'%s' names no node", (message) => {
+  expect(redirection(known, new Error(message))).toBeUndefined();
 });
 
 test("what Redis refuses is said in its own words, without the script", () => {
