@@ -133,6 +133,13 @@ export class Bookmark {
     this.streamId = streamId;
   }
 
+  /** Whether a stream that ends there has lost what was read: reading on would skip what comes next. */
+  isBeyond(end: string): boolean {
+    const [ms = 0, n = 0] = this.streamId.split("-").map(Number);
+    const [endMs = 0, endN = 0] = end.split("-").map(Number);
+    return ms > endMs || (ms === endMs && n > endN);
+  }
+
   /**
    * Moves on to an entry. `isNew`: its block was not read before. `isGap`: entries before it are
    * missing, because the stream was trimmed before we read them, or Redis has lost its end.
@@ -300,7 +307,8 @@ class RedisLink implements Link {
   async #connectTo(node: Node): Promise<void> {
     const store = new Store(node, this.#id, this.#roomName);
     try {
-      await store.prove(); // before we write: what cannot be read must be left as it was
+      const end = await store.prove(); // before we write: what cannot be read must be left as it was
+      const isBeyond = this.#bookmark.isBeyond(end);
       const isFirst = this.#bookmark.streamId === ""; // then an empty block will do: we read from there
       const parcel = isFirst ? this.#outbox.nextOrEmpty() : this.#outbox.next();
       this.#store = store; // before the claims: a client that joins now claims its name behind them
@@ -309,6 +317,7 @@ class RedisLink implements Link {
         this.#renew(store),
         parcel && this.#send(store, parcel),
       ]);
+      if (isBeyond) this.#bookmark.skip(end);
       for (const { name, server } of owners)
         if (server === this.#id && !this.#names.uses(name)) this.#outbox.free(name);
       if (!this.#isShaky) this.#tellLost(false);

@@ -143,12 +143,17 @@ export class Store {
     this.#keys = [this.#stream, ...others];
   }
 
-  /** Shows that both connections work and that the stream can be read. Changes nothing in Redis. */
-  async prove(): Promise<void> {
-    await Promise.all([
-      this.#send(this.#writer, "HLEN", [this.#keys[2]!]),
+  /**
+   * Shows that both connections work and that the stream can be read. Changes nothing in Redis.
+   *
+   * @returns the ID of the stream's last entry
+   */
+  async prove(): Promise<string> {
+    const [last] = await Promise.all([
+      this.#send(this.#writer, "XREVRANGE", [this.#stream, "+", "-", "COUNT", "1"]),
       this.#send(this.#reader, "XREAD", ["COUNT", "1", "STREAMS", this.#stream, "$"]),
     ]);
+    return last[0]?.[0] ?? "0-0";
   }
 
   #send(client: Bun.RedisClient, command: string, args: string[]): Promise<any> {

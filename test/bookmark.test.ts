@@ -38,6 +38,22 @@ test("there is a gap where entries were trimmed, and where Redis has lost its en
   expect(read(14, "a", 5)).toBe("new, behind a gap"); // and this server has appended one more
 });
 
+test.each([
+  ["9-9", true],
+  ["10-0", true],
+  ["10-1", false],
+  ["10-2", false],
+  ["11-0", false],
+])("whether a stream that ends at %s has lost what was read to 10-1: %p", (end, isBeyond) => {
+  const { bookmark } = reader();
+  bookmark.skip("10-1");
+  expect(bookmark.isBeyond(end)).toBe(isBeyond);
+});
+
+test("a stream that nothing was read of has lost nothing", () => {
+  expect(new Bookmark().isBeyond("0-0")).toBe(false);
+});
+
 test("the last words in the name of a lost server are always new, and change no number", () => {
   const { read } = reader();
   read(11, "a", 5);

@@ -103,7 +103,7 @@ class Redis implements AsyncDisposable {
 /** Stands between servers and their Redis, and makes the way to it long, or to another one. */
 class Proxy implements AsyncDisposable {
   delay = 0; // ms, each way
-  readonly #to: Redis;
+  #to: Redis;
   readonly #server = createServer((socket) => this.#carry(socket));
 
   private constructor(to: Redis) {
@@ -118,6 +118,11 @@ class Proxy implements AsyncDisposable {
 
   get url(): string {
     return `redis://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
+  }
+
+  /** Leads new connections to another Redis. */
+  turn(to: Redis): void {
+    this.#to = to;
   }
 
   #carry(socket: Socket): void {
@@ -939,6 +944,36 @@ test("a cluster's node is killed, the one that --redis names: its replica takes 
   bob.send("again\n");
   await ann.line("bob: again");
   expect(noticesTo([ann, bob])).toEqual([lost, back, lost, back]);
+});
+
+test("a replica that is promoted late, and lacks what was said last: the room is told, and goes on", async () => {
+  await using master = await Redis.start();
+  await using replica = await Redis.start("--replicaof", `127.0.0.1 ${master.port}`);
+  await using proxy = await Proxy.start(master);
+  await using first = await startLinked(proxy);
+  await using second = await startLinked(proxy);
+  using ann = await Client.connect(first, "ann");
+  using bob = await Client.connect(second, "bob");
+  ann.send("one\n");
+  await bob.line("ann: one");
+  while ((await replica.send("XLEN", "pipechat:lobby")) < 3) await Bun.sleep(5);
+  await master.send("WAIT", "1", "0");
+  await replica.send("REPLICAOF", "127.0.0.1", String(freePort())); // nobody is there
+  await master.send("XADD", "pipechat:lobby", "99999999999999-0", "a clock", "far ahead");
+  ann.send("two\n");
+  await bob.line("ann: two");
+  await master.kill();
+  await allSee([ann, bob], lost);
+  proxy.turn(replica);
+  const refused = async () =>
+    /errorstat_READONLY:count=(\d+)/.exec(await replica.send("INFO", "errorstats"))?.[1] ?? 0;
+  while (Number(await refused()) < 3) await Bun.sleep(5);
+  await replica.send("REPLICAOF", "NO", "ONE");
+  await allSee([ann, bob], back);
+  ann.send("three\n");
+  await bob.line("ann: three");
+  expect(bob.messages).toEqual(["ann: one", "ann: two", "ann: three"]);
+  expect(bob.lines.all).toContain(missing);
 });
 
 test("a key of the room that is something else is one clear line", async () => {
