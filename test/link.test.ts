@@ -289,7 +289,9 @@ test("/who shows everyone, grouped by server", async () => {
   const who = ann.lines.all.slice(ann.lines.all.indexOf("* 3 online:"));
   expect(who.slice(1, 6)).toEqual([
     expect.stringMatching(new RegExp(`^\\* server ${first.pid} on \\S+, this one:$`)),
-    `* ann (worker ${await first.worker("ann")})`,
+    expect.stringMatching(
+      new RegExp(`^\\* ann \\(worker ${await first.worker("ann")}: .* down\\), you$`),
+    ),
     expect.stringMatching(new RegExp(`^\\* server ${second.pid} on \\S+:$`)),
     `* bob (worker ${await second.worker("bob")})`,
     `* carl (worker ${await second.worker("carl")})`,
