@@ -13,15 +13,15 @@
  */
 import { bench, lineplot, run, summary } from "mitata";
 import { closeRoom, fill, openRoom, say } from "./load.ts";
-import { contenders, startServer } from "./servers.ts";
+import { contenders, type Start, startServer } from "./servers.ts";
 
 const quick = process.argv.includes("--quick");
 const receivers = quick ? [16] : [1, 2, 4, 8, 16, 32, 64, 128];
 
 /** A server with a room that grows from one N to the next. */
 async function open(server: "pipechat" | "evented") {
-  const { ports, stop } = await startServer(contenders[server]!.command(129) as string[]);
-  const room = openRoom(ports);
+  const { stop, ...address } = await startServer(contenders[server]!.start(129) as Start);
+  const room = openRoom({ ...address, form: "text" });
   return {
     async *fanOut(state: { get(name: "N"): number }) {
       await fill(room, state.get("N") + 1);

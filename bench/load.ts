@@ -6,30 +6,320 @@
  *
  * @module
  */
-import { createHistogram, type RecordableHistogram } from "node:perf_hooks";
+import type { Flood, Latency, Wrong } from "./schema.ts";
+import { bucket } from "./stats.ts";
 
 // --- Lines ---------------------------------------------------------------------------------------
 
-// A client sends 80 bytes, "RRRR NNNNNNNN text" with the numbers of the run and of the line, and the
-// others get them behind its name: "cSSSS: RRRR NNNNNNNN text". Every place is fixed, because what
-// counts millions of lines a second has no time to search.
-const text = "0000 00000000 What is said in a chat has about the length of this line, has it?\n";
+// A client says "RRRR NNNNNNNN text" with the numbers of the run and of the line, and the others get it
+// behind its name: "cSSSS: RRRR NNNNNNNN text". Every place is fixed, so it is known in advance which
+// bytes come, and what comes is compared with them, as many lines at a time as have come: what counts
+// millions of lines a second has no time to look into each.
 const prefix = "c0000: ".length;
-const heardLength = prefix + text.length;
+const stamp = "0000 00000000 ".length;
 const newline = 0x0a;
-const firstByte = 0x63; // c
-const lastByte = text.charCodeAt(text.length - 2);
+const filler = "What is said in a chat has about the length of this line, has it? ";
 
-/** `count` lines, numbered from `first`, each behind the name if there is one. */
-function lines(run: number, first: number, count: number, name = ""): Buffer {
-  const line = name + text;
-  const block = Buffer.alloc(count * line.length, line);
-  for (let n = 0; n < count; n++) {
-    const at = n * line.length + name.length;
-    block.write(String(run).padStart(4, "0"), at);
-    block.write(String(first + n).padStart(8, "0"), at + 5);
-  }
+/** The least and the most bytes in a line; what pipechat takes with a name, and the floor's buffer. */
+export const leastSize = stamp + 10;
+export const mostSize = 4000;
+
+const nameOf = (client: number) => `c${String(client).padStart(4, "0")}`;
+
+/** The name of a client to which something happens. What it says is not looked at. */
+export const victimName = (client: number) => nameOf(client).replace("c", victimLetter);
+const victimLetter = "x";
+
+/** `count` lines of `size` bytes, each behind a name. */
+function linesOf(sender: number, run: number, count: number, size: number): Buffer {
+  const length = prefix + size;
+  const words = filler.repeat(Math.ceil(size / filler.length)).slice(0, size - stamp - 1);
+  const line = `${nameOf(sender)}: ${String(run).padStart(4, "0")} 00000000 ${words}\n`;
+  const block = Buffer.alloc(count * length, line);
+  for (let n = 1; n < count; n++)
+    block.write(String(n).padStart(8, "0"), n * length + prefix + 5, "latin1");
   return block;
+}
+
+/** The same as it is said: without the names. */
+function withoutNames(block: Buffer, size: number): Buffer {
+  const length = prefix + size;
+  const said = Buffer.alloc((block.length / length) * size);
+  for (let from = 0, to = 0; from < block.length; from += length, to += size)
+    block.copy(said, to, from + prefix, from + length);
+  return said;
+}
+
+// --- Clients -------------------------------------------------------------------------------------
+
+/** A client that is connected. */
+export interface Client {
+  /** In its name, and for one that stays, its place among the room's clients. */
+  number: number;
+  socket: Bun.Socket;
+  /** What the kernel did not take yet. */
+  unsent: Buffer;
+  /** A line that has begun. */
+  carry: Buffer;
+  /** Whether the connection is still there. */
+  isOpen: boolean;
+}
+
+/** What clients send: the plain relay needs the names, too. */
+export type Form = "text" | "name: text";
+
+/** Where a server listens, and what it is told. */
+export interface Address {
+  host: string;
+  ports: number[];
+  form: Form;
+}
+
+/** Clients of one server, or in turn of several that share the room; all stay. */
+export interface Room extends Address {
+  /** Bytes in a line that a client says. */
+  size: number;
+  clients: Client[];
+  /** Names given so far; nobody gets one a second time. */
+  names: number;
+  /** The client to which something will happen. */
+  victim: number;
+  run: number;
+  ledger: Ledger | undefined;
+  /** Called for a line that no client of ours has said. */
+  onForeign: (receiver: number, line: string) => void;
+  /** What the server itself said first, for an error message. */
+  said: string;
+}
+
+/** Opens a room without anyone in it. */
+export function openRoom(
+  { host, ports, form }: Address = { host: "127.0.0.1", ports: [], form: "text" },
+  size = 80,
+): Room {
+  const room = {
+    host,
+    ports,
+    form,
+    size,
+    clients: [],
+    names: 0,
+    victim: -1,
+    run: 0,
+    ledger: undefined,
+  };
+  return { ...room, onForeign: () => {}, said: "" };
+}
+
+/** Connects a client that has not said its name. */
+export async function connectSilently(room: Room): Promise<Client> {
+  const number = room.names++;
+  const rest = { unsent: Buffer.alloc(0), carry: Buffer.alloc(0), isOpen: true };
+  const client = { number, ...rest } as Client;
+  client.socket = await Bun.connect({
+    hostname: room.host,
+    port: room.ports[number % room.ports.length]!,
+    socket: {
+      data: (_, chunk) => hear(room, client, chunk),
+      drain: () => send(client),
+      close: () => void (client.isOpen = false),
+      end: () => void (client.isOpen = false),
+      error: () => void (client.isOpen = false), // what it does not get is counted as lost
+    },
+  });
+  client.socket.setNoDelay(true);
+  return client;
+}
+
+/** Connects a client and says its name. */
+export async function connect(room: Room): Promise<Client> {
+  const client = await connectSilently(room);
+  const name = client.number === room.victim ? victimName : nameOf;
+  send(client, Buffer.from(`${name(client.number)}\n`));
+  return client;
+}
+
+/** Sends as much as the kernel takes now, and the rest when it takes more. */
+export function send(client: Client, bytes?: Buffer): void {
+  if (bytes) client.unsent = client.unsent.length ? Buffer.concat([client.unsent, bytes]) : bytes;
+  if (client.unsent.length === 0 || !client.isOpen) return;
+  client.unsent = client.unsent.subarray(Math.max(0, client.socket.write(client.unsent)));
+}
+
+// --- What they hear ------------------------------------------------------------------------------
+
+/** Says that a receiver has got `count` lines of a sender, from its line `first` on. */
+type Deliver = (
+  receiver: number,
+  sender: number,
+  first: number,
+  count: number,
+  now: number,
+) => void;
+
+/**
+ * What is said in a run, and what came of it. A run has its own number in each line, so that what is
+ * late from an earlier one is not taken for this one's.
+ */
+export class Ledger {
+  delivered = 0;
+  twice = 0;
+  outOfOrder = 0;
+  garbled = 0;
+  cut = 0;
+  /** Lines that came back to who had said them. */
+  echoed = 0;
+  readonly expected: number;
+  /** Resolves when all is delivered. */
+  readonly complete: Promise<void>;
+  readonly #resolve: () => void;
+  readonly #room: Room;
+  readonly #run: number;
+  readonly #length: number; // bytes in a line as it comes
+  readonly #count: number; // lines that each sender says
+  readonly #blocks = new Map<number, Buffer>(); // what comes of each sender
+  readonly #senders: number;
+  readonly #nth: Int16Array; // of a client among the senders; -1 for none
+  readonly #next: Int32Array; // of a receiver and sender: the line that comes next
+  readonly #missing = new Map<number, Set<number>>(); // of the same: lines that were left out
+  readonly #deliver: Deliver;
+  #hint = 1; // lines that came together last
+
+  /**
+   * Begins a run; the one before ends.
+   *
+   * @param speakers the numbers of the clients that say `count` lines each
+   */
+  constructor(room: Room, speakers: number[], count: number, deliver: Deliver = () => {}) {
+    const receivers = room.clients.length;
+    const staying = speakers.filter((number) => number < receivers);
+    room.run = (room.run + 1) % 10_000;
+    room.ledger = this;
+    this.#room = room;
+    this.#run = room.run;
+    this.#length = prefix + room.size;
+    this.#count = count;
+    this.#senders = speakers.length;
+    this.#nth = new Int16Array(10_000).fill(-1);
+    this.#next = new Int32Array(receivers * speakers.length);
+    this.#deliver = deliver;
+    this.expected = count * (speakers.length * receivers - staying.length);
+    ({ promise: this.complete, resolve: this.#resolve } = Promise.withResolvers<void>());
+    for (const [nth, number] of speakers.entries()) {
+      this.#nth[number] = nth;
+      this.#blocks.set(number, linesOf(number, room.run, count, room.size));
+    }
+  }
+
+  /** A line as a client says it. */
+  line(speaker: number, which: number): Buffer {
+    const from = which * this.#length + (this.#room.form === "text" ? prefix : 0);
+    return this.#blocks.get(speaker)!.subarray(from, (which + 1) * this.#length);
+  }
+
+  /** All lines of a client, as it says them. */
+  lines(speaker: number): Buffer {
+    const block = this.#blocks.get(speaker)!;
+    return this.#room.form === "text" ? withoutNames(block, this.#room.size) : block;
+  }
+
+  /** Deliveries that are missing. */
+  get lost(): number {
+    return this.expected - this.delivered;
+  }
+
+  get wrong(): Wrong {
+    const { lost, twice, outOfOrder, garbled, cut } = this;
+    const cutOff = this.#room.clients.filter(({ isOpen }) => !isOpen).length;
+    return { lost, twice, outOfOrder, garbled, cut, cutOff };
+  }
+
+  /** Waits until nothing is missing, or nothing has come for a while: then it is lost. */
+  async settle(patience = 2000): Promise<void> {
+    for (let before = -1; this.lost > 0 && this.delivered > before;) {
+      before = this.delivered;
+      const { promise: late, resolve } = Promise.withResolvers<void>();
+      const timer = setTimeout(resolve, patience);
+      await Promise.race([this.complete, late]);
+      clearTimeout(timer);
+    }
+  }
+
+  /**
+   * Takes lines that are just what comes next of a sender, as many as there are.
+   *
+   * @returns how many bytes they have
+   */
+  take(receiver: number, bytes: Buffer, start: number, now: number): number {
+    const length = this.#length;
+    if (bytes.length - start < length || receiver * this.#senders >= this.#next.length) return 0;
+    const sender = digits(bytes, start + 1, start + 5);
+    const nth = this.#nth[sender] ?? -1;
+    if (nth < 0 || sender === receiver) return 0;
+    const at = receiver * this.#senders + nth;
+    const first = this.#next[at]!;
+    const most = Math.min(Math.floor((bytes.length - start) / length), this.#count - first);
+    const block = this.#blocks.get(sender)!;
+    let [taken, step, isGrowing] = [0, Math.min(most, this.#hint), true];
+    while (step > 0) {
+      const [from, to] = [(first + taken) * length, start + taken * length];
+      const bytesOf = step * length;
+      if (
+        taken + step <= most &&
+        bytes.compare(block, from, from + bytesOf, to, to + bytesOf) === 0
+      ) {
+        taken += step;
+        if (isGrowing) step *= 2;
+      } else {
+        isGrowing = false;
+        step >>= 1;
+      }
+    }
+    if (taken === 0) return 0;
+    this.#hint = taken;
+    this.#next[at] = first + taken;
+    this.#add(receiver, sender, first, taken, now);
+    return taken * length;
+  }
+
+  /** Looks at a line that is not what was expected next. */
+  judge(receiver: number, line: string, now: number): void {
+    if (receiver * this.#senders >= this.#next.length) return; // a guest: it is not counted
+    const [, name, run, number] = /^c(\d{4}): (\d{4}) (\d{8}) /.exec(line) ?? [];
+    const sender = Number(name);
+    const isOurs = /^c\d{4}: /.test(line) || line.includes(filler.slice(0, 9));
+    if (!isOurs) return this.#room.onForeign(receiver, line);
+    const nth = name ? this.#nth[sender]! : -1;
+    const isWhole = line.length === this.#length - 1;
+    if (name && Number(run) !== this.#run && isWhole) return; // late, of an earlier run
+    const block = this.#blocks.get(sender);
+    if (nth < 0 || !block || Number(number) >= this.#count) {
+      const isStart = /^c\d{4}: [\d ]*$/.test(line) && line.length < prefix + stamp;
+      return void (isStart ? this.cut++ : this.garbled++);
+    }
+    const which = Number(number);
+    const said = block.toString("latin1", which * this.#length, (which + 1) * this.#length - 1);
+    if (line !== said) return void (said.startsWith(line) ? this.cut++ : this.garbled++);
+    if (sender === receiver) return void this.echoed++;
+    const at = receiver * this.#senders + nth;
+    const next = this.#next[at]!;
+    const missing = this.#missing.get(at) ?? new Set();
+    this.#missing.set(at, missing);
+    if (which < next) {
+      if (!missing.delete(which)) return void this.twice++;
+      this.outOfOrder++;
+    } else {
+      for (let skipped = next; skipped < which; skipped++) missing.add(skipped);
+      this.#next[at] = which + 1;
+    }
+    this.#add(receiver, sender, which, 1, now);
+  }
+
+  #add(receiver: number, sender: number, first: number, count: number, now: number): void {
+    this.delivered += count;
+    this.#deliver(receiver, sender, first, count, now);
+    if (this.delivered === this.expected) this.#resolve();
+  }
 }
 
 function digits(bytes: Uint8Array, from: number, to: number): number {
@@ -38,132 +328,89 @@ function digits(bytes: Uint8Array, from: number, to: number): number {
   return number;
 }
 
-// --- Clients -------------------------------------------------------------------------------------
-
-interface Client {
-  number: number; // in its name, and for one that stays, its place among the room's clients
-  says: string; // what it puts before each line; empty, unless it has to do the server's work
-  socket: Bun.Socket;
-  unsent: Buffer; // what the kernel did not take yet
-  carry: Buffer; // a line that has begun
-}
-
-/** What clients send: the plain relay needs the names, too. */
-export type Form = "text" | "name: text";
-
-/** Clients of one server, or in turn of several that share the room; all stay. */
-export interface Room {
-  ports: number[];
-  form: Form;
-  clients: Client[];
-  names: number; // given so far; nobody gets one a second time
-  run: number; // lines of an earlier run, and lines that are none of ours, are not heard
-  heard: (receiver: number, sender: number, line: number) => void;
-}
-
-/** Starts a run: from now on `heard` is called for each of its lines that a client gets. */
-function listen(room: Room, heard: Room["heard"]): number {
-  room.heard = heard;
-  return (room.run = (room.run + 1) % 10_000);
-}
-
-async function connect(room: Room): Promise<Client> {
-  const number = room.names++;
-  const name = `c${String(number).padStart(4, "0")}`;
-  const says = room.form === "text" ? "" : `${name}: `;
-  const client = { number, says, unsent: Buffer.alloc(0), carry: Buffer.alloc(0) } as Client;
-  client.socket = await Bun.connect({
-    hostname: "127.0.0.1",
-    port: room.ports[number % room.ports.length]!,
-    socket: {
-      data: (_, chunk) => hear(room, client, chunk),
-      drain: () => send(client),
-      error: () => {}, // what it does not get is counted as lost
-    },
-  });
-  client.socket.setNoDelay(true);
-  send(client, Buffer.from(`${name}\n`));
-  return client;
-}
-
-function send(client: Client, bytes?: Buffer): void {
-  if (bytes) client.unsent = client.unsent.length ? Buffer.concat([client.unsent, bytes]) : bytes;
-  if (client.unsent.length === 0) return;
-  client.unsent = client.unsent.subarray(Math.max(0, client.socket.write(client.unsent)));
-}
-
-function speak(client: Client, run: number, line = 0): void {
-  send(client, lines(run, line, 1, client.says));
-}
-
 function hear(room: Room, client: Client, chunk: Buffer): void {
+  const now = Bun.nanoseconds();
   const bytes = client.carry.length > 0 ? Buffer.concat([client.carry, chunk]) : chunk;
-  let start = 0;
-  for (let end; ; start = end) {
-    end = start + heardLength;
-    // From its first byte to its last two; what is not whole may be a notice, or two lines mixed.
-    const whole =
-      bytes[end - 1] === newline && bytes[end - 2] === lastByte && bytes[start] === firstByte;
-    if (!whole) end = bytes.indexOf(newline, start) + 1;
-    if (end === 0) break;
-    if (!whole || digits(bytes, start + prefix, start + prefix + 4) !== room.run) continue;
-    const sender = digits(bytes, start + 1, start + 5);
-    room.heard(client.number, sender, digits(bytes, start + prefix + 5, start + prefix + 13));
-  }
-  client.carry = Buffer.from(bytes.subarray(start));
-}
-
-/** Waits until nothing is missing any more, or nothing has come for a while: then it is lost. */
-async function settle(missing: () => number, all: Promise<void>, patience = 2000): Promise<void> {
-  for (let before = Infinity; missing() > 0 && missing() < before;) {
-    before = missing();
-    const late = Promise.withResolvers<void>();
-    const timer = setTimeout(late.resolve, patience);
-    await Promise.race([all, late.promise]);
-    clearTimeout(timer);
+  for (let start = 0; ;) {
+    const taken = room.ledger?.take(client.number, bytes, start, now) ?? 0;
+    start += taken;
+    if (taken > 0) continue;
+    const end = bytes.indexOf(newline, start);
+    if (end < 0) return void (client.carry = Buffer.from(bytes.subarray(start)));
+    const line = bytes.toString("latin1", start, end).replace(/\r$/, "");
+    start = end + 1;
+    if (line.startsWith(victimLetter)) {
+      // Of a flood only what others have said is looked for.
+      const next = bytes.indexOf("\nc", end);
+      start = next < 0 ? bytes.lastIndexOf(newline) + 1 : next + 1;
+    } else if (room.ledger) room.ledger.judge(client.number, line, now);
+    else room.onForeign(client.number, line);
   }
 }
 
-/** Opens a room without anyone in it. */
-export function openRoom(ports: number[], form: Form = "text"): Room {
-  return { ports, form, clients: [], names: 0, run: 0, heard: () => {} };
-}
+// --- Filling a room ------------------------------------------------------------------------------
 
 /** Lets clients in until the room has `count`, all at once but the first two; gives the ns it took. */
 export async function fill(room: Room, count: number): Promise<number> {
-  while (room.clients.length < 2) room.clients.push(await connect(room));
-  // A client is in when another has heard it, and nobody knows when that is for the first two.
-  let heard = false;
-  const first = listen(room, () => (heard = true));
-  for (; !heard; await Bun.sleep(20)) speak(room.clients[1]!, first);
-  await say(room, 1);
+  if (room.clients.length < 2) await meet(room);
   const from = room.clients.length;
+  const newcomers = Array.from({ length: Math.max(0, count - from) }, (_, n) => from + n);
   const begin = Bun.nanoseconds();
-  const all = Promise.withResolvers<void>();
-  let missing = count - from;
-  const run = listen(room, (receiver) => receiver === 0 && --missing === 0 && all.resolve());
+  const { promise: all, resolve } = Promise.withResolvers<void>();
+  let missing = newcomers.length;
+  const ledger = new Ledger(room, newcomers, 1, (receiver) => {
+    if (receiver === 0 && --missing === 0) resolve();
+  });
   const greet = async () => {
     const client = await connect(room);
     room.clients[client.number] = client;
-    speak(client, run);
+    send(client, ledger.line(client.number, 0));
   };
-  await Promise.all(Array.from({ length: missing }, greet));
-  if (missing > 0) await settle(() => missing, all.promise, 20_000); // processes take time to start
-  if (missing > 0) throw new Error(`${missing} of ${count - from} clients could not join`);
+  await Promise.all(newcomers.map(greet));
+  for (let before = Infinity; missing > 0 && missing < before;) {
+    before = missing;
+    await Promise.race([all, Bun.sleep(10_000)]); // processes take time to start
+  }
+  if (missing > 0) throw new Error(`${missing} of ${newcomers.length} clients could not join`);
   const took = Bun.nanoseconds() - begin;
   await say(room, 0); // behind it, nothing of what was said before is still on its way
   return took;
 }
 
+/** The first two: nobody knows when they are in before one has heard the other. */
+async function meet(room: Room): Promise<void> {
+  room.onForeign = (_, line) => void (room.said += `${line}\n`);
+  while (room.clients.length < 2) room.clients.push(await connect(room));
+  const patience = 5000; // ms
+  const ledger = new Ledger(room, [1], patience / 20);
+  for (let which = 0; ledger.delivered === 0; which++) {
+    const gone = room.clients.some(({ isOpen }) => !isOpen);
+    const echoed = ledger.echoed > 0;
+    if (gone || echoed || which === patience / 20) {
+      const said =
+        room.said || room.clients.map(({ carry }) => carry.toString("latin1")).join("\n");
+      const what = gone
+        ? "it ended the connection of a client that said its name and a line"
+        : echoed
+          ? "it gave a line back to who had said it"
+          : `nobody got 'name: text' within ${patience / 1000} s of a line`;
+      throw new Error(`it does not speak this protocol: ${what}; it said ${quote(said)}`);
+    }
+    send(room.clients[1]!, ledger.line(1, which));
+    await Promise.race([ledger.complete, Bun.sleep(20)]);
+  }
+  room.onForeign = () => {};
+  await say(room, 1);
+}
+
 /** One client says a line; resolves when all the others have it. */
 export async function say(room: Room, sender: number): Promise<void> {
-  const all = Promise.withResolvers<void>();
-  let missing = room.clients.length - 1;
-  const run = listen(room, () => --missing === 0 && all.resolve());
-  const late = () => all.reject(new Error(`${missing} clients did not get a line`));
-  const timer = setTimeout(late, 9000);
-  speak(room.clients[sender]!, run);
-  await all.promise.finally(() => clearTimeout(timer));
+  const ledger = new Ledger(room, [sender], 1);
+  send(room.clients[sender]!, ledger.line(sender, 0));
+  const { promise: late, reject } = Promise.withResolvers<never>();
+  const error = () => new Error(`${ledger.lost} clients did not get a line within 9 s`);
+  const timer = setTimeout(() => reject(error()), 9000);
+  await Promise.race([ledger.complete, late]).finally(() => clearTimeout(timer));
 }
 
 /** Ends all connections. */
@@ -171,113 +418,146 @@ export function closeRoom(room: Room): void {
   for (const client of room.clients) client.socket.terminate();
 }
 
-// --- What is measured ----------------------------------------------------------------------------
-
-/** Of one distribution, in ns. */
-export interface Times {
-  p50: number;
-  p99: number;
-  max: number;
+/** What somebody said, in one short line. */
+export function quote(said: string): string {
+  const line = said.trim().replaceAll(/\s*\n\s*/g, " / ");
+  if (line === "") return "nothing";
+  return `'${line.length > 120 ? `${line.slice(0, 120)}…` : line}'`;
 }
 
-const summarize = (all: RecordableHistogram): Times => ({
-  p50: all.count ? all.percentile(50) : NaN,
-  p99: all.count ? all.percentile(99) : NaN,
-  max: all.count ? all.max : NaN,
-});
+// --- An open loop --------------------------------------------------------------------------------
 
 const talkers = 10; // clients that say something, in turn
-const linesASecond = 50;
+
+/** What came of a talk; all by line. */
+export interface Talk {
+  ledger: Ledger;
+  /** When it was due. */
+  due(line: number): number;
+  lines: number;
+  /** Who said it. */
+  speaker(line: number): number;
+  /** When a client got it; NaN if it did not. */
+  arrival(line: number, receiver: number): number;
+  /** By how much the load itself was late, by line. */
+  late: number[];
+}
 
 /**
- * An open loop: lines are due at a fixed rate, whether or not the last one has arrived, and a line's
- * time counts from when it was due. So a pause, of the server or of ours, costs every line in it.
+ * Clients in turn say lines at a fixed rate, whether or not the last one has arrived, and a line's time
+ * counts from when it was due. So a pause, of the server or of ours, costs every line in it.
+ *
+ * @param during is told when the first line is due
+ */
+export async function talk(
+  room: Room,
+  speakers: number[],
+  rate: number,
+  seconds: number,
+  during: (begin: number) => void = () => {},
+): Promise<Talk> {
+  const each = Math.ceil((rate * seconds) / speakers.length);
+  const [lines, receivers] = [each * speakers.length, room.clients.length];
+  const arrivals = new Float64Array(lines * receivers).fill(NaN);
+  const nth = new Map(speakers.map((number, nth) => [number, nth]));
+  const ledger = new Ledger(room, speakers, each, (receiver, sender, first, count, now) => {
+    for (let which = first; which < first + count; which++)
+      arrivals[(which * speakers.length + nth.get(sender)!) * receivers + receiver] = now;
+  });
+  const begin = Bun.nanoseconds() + 20e6;
+  const due = (line: number) => begin + (line * 1e9) / rate;
+  const speaker = (line: number) => speakers[line % speakers.length]!;
+  const late: number[] = [];
+  during(begin);
+  for (let line = 0; line < lines; line++) {
+    // A timer may be late by some 0.5 ms; the rest of the wait goes round in the event loop.
+    await Bun.sleep((due(line) - Bun.nanoseconds()) / 1e6 - 1);
+    while (Bun.nanoseconds() < due(line)) await new Promise(setImmediate);
+    late.push(Bun.nanoseconds() - due(line));
+    const said = ledger.line(speaker(line), Math.floor(line / speakers.length));
+    send(room.clients[speaker(line)]!, said);
+  }
+  await ledger.settle();
+  const arrival = (line: number, receiver: number) => arrivals[line * receivers + receiver]!;
+  return { ledger, due, lines, speaker, arrival, late };
+}
+
+const none = (): Wrong => ({ lost: 0, twice: 0, outOfOrder: 0, garbled: 0, cut: 0, cutOff: 0 });
+
+/** Adds what went wrong; who is cut off stays so. */
+function addUp(wrong: Wrong, more: Wrong): void {
+  for (const key in wrong) wrong[key as keyof Wrong] += more[key as keyof Wrong];
+  wrong.cutOff = more.cutOff;
+}
+
+/**
+ * An open loop.
  *
  * @returns `run` for as many seconds as often as is wanted, and a `report` on all of them
  */
-export function openLoop(room: Room) {
-  const figures = { figures: 4 };
-  const distributions = {
-    first: createHistogram(figures),
-    each: createHistogram(figures),
-    last: createHistogram(figures),
-    late: createHistogram(figures), // how late the load itself was
-  };
-  const { first, each, last, late } = distributions;
-  let [delivered, lost] = [0, 0];
+export function openLoop(room: Room, rate: number) {
+  const [first, each, last, late]: [number[], number[], number[], number[]] = [[], [], [], []];
+  const wrong = none();
+  let delivered = 0;
 
   async function run(seconds: number): Promise<void> {
-    const [count, others] = [Math.round(seconds * linesASecond), room.clients.length - 1];
-    const all = Promise.withResolvers<void>();
-    const arrived = new Uint32Array(count);
-    let missing = count * others;
-    const begin = Bun.nanoseconds() + 20e6;
-    const due = (line: number) => begin + (line * 1e9) / linesASecond;
-    const run = listen(room, (_receiver, _sender, line) => {
-      if (line >>> 0 >= count) return; // garbled, so what it was is lost
-      const took = Math.max(1, Math.round(Bun.nanoseconds() - due(line)));
-      const nth = (arrived[line] = arrived[line]! + 1);
-      each.record(took);
-      if (nth === 1) first.record(took);
-      if (nth === others) last.record(took);
-      if (--missing === 0) all.resolve();
-    });
-    for (let line = 0; line < count; line++) {
-      // A timer may be late by some 0.5 ms; the rest of the wait goes round in the event loop.
-      await Bun.sleep((due(line) - Bun.nanoseconds()) / 1e6 - 1);
-      while (Bun.nanoseconds() < due(line)) await new Promise(setImmediate);
-      late.record(Math.max(1, Math.round(Bun.nanoseconds() - due(line))));
-      speak(room.clients[line % Math.min(talkers, others)]!, run, line);
+    const count = Math.min(talkers, room.clients.length - 1, Math.ceil(rate * seconds));
+    const speakers = room.clients.slice(0, count).map(({ number }) => number);
+    const said = await talk(room, speakers, rate, seconds);
+    for (let line = 0; line < said.lines; line++) {
+      const others = room.clients.filter(({ number }) => number !== said.speaker(line));
+      const times = others.map(({ number }) => said.arrival(line, number) - said.due(line));
+      const arrived = times.filter(Number.isFinite);
+      for (const time of arrived) each.push(time);
+      if (arrived.length > 0) first.push(Math.min(...arrived));
+      if (arrived.length === others.length) last.push(Math.max(...arrived));
     }
-    await settle(() => missing, all.promise);
-    delivered += count * others - missing;
-    lost += missing;
+    late.push(...said.late);
+    delivered += said.ledger.delivered;
+    addUp(wrong, said.ledger.wrong);
   }
 
-  function report() {
-    const summaries = Object.entries(distributions).map(([name, of]) => [name, summarize(of)]);
-    const times = Object.fromEntries(summaries) as Record<keyof typeof distributions, Times>;
-    return { ...times, delivered, lost };
-  }
+  const report = (): Latency => ({
+    first: bucket(first),
+    each: bucket(each),
+    last: bucket(last),
+    late: bucket(late),
+    delivered,
+    wrong,
+  });
 
   return { run, report };
 }
 
-/** Some clients send `count` lines each as fast as they can; counts what comes of it. */
-async function burst(room: Room, senders: number, count: number) {
-  const receivers = room.clients.length;
-  const expected = senders * count * (receivers - 1);
-  const all = Promise.withResolvers<void>();
-  const seen = room.clients.map(() => new Uint8Array(senders * count));
-  const newest = room.clients.map(() => new Int32Array(senders).fill(-1));
-  let [delivered, twice, outOfOrder, end] = [0, 0, 0, 0];
-  const run = listen(room, (receiver, sender, line) => {
-    if (sender >>> 0 >= senders || line >>> 0 >= count) return; // garbled, so what it was is lost
-    if (line < newest[receiver]![sender]!) outOfOrder++;
-    else newest[receiver]![sender] = line;
-    const at = sender * count + line;
-    if (seen[receiver]![at]) return void twice++;
-    seen[receiver]![at] = 1;
-    // The clock is read for some lines only: it would cost as much as all the rest here.
-    if (++delivered % 256 === 0 || delivered === expected) end = Bun.nanoseconds();
-    if (delivered === expected) all.resolve();
-  });
+// --- Flat out ------------------------------------------------------------------------------------
+
+/** What a server has used of the processor so far, ns. */
+type CpuTime = () => { server: number; workers: number } | undefined;
+
+/** Some clients send `count` lines each as fast as they can. */
+async function burst(room: Room, senders: number, count: number, cpuTime: CpuTime): Promise<Flood> {
+  let end = 0;
   const speakers = room.clients.slice(0, senders);
-  const blocks = speakers.map(({ says }) => lines(run, 0, count, says));
+  const numbers = speakers.map(({ number }) => number);
+  const ledger = new Ledger(room, numbers, count, (_receiver, _sender, _first, _count, now) => {
+    end = now;
+  });
+  const blocks = numbers.map((number) => ledger.lines(number));
+  const before = cpuTime();
   const cpu = process.cpuUsage();
   const begin = Bun.nanoseconds();
   speakers.forEach((sender, n) => send(sender, blocks[n]));
-  await settle(() => expected - delivered, all.promise);
-  const took = end - begin;
+  await ledger.settle();
+  const took = Math.max(1, end - begin);
   const { user, system } = process.cpuUsage(cpu);
-  const busy = ((user + system) * 1000) / took; // this process: near 1, it is what limits
+  const after = cpuTime();
   return {
     took,
-    perSecond: (delivered * 1e9) / took,
-    lost: expected - delivered,
-    twice,
-    outOfOrder,
-    busy,
+    delivered: ledger.delivered,
+    load: ((user + system) * 1000) / took,
+    server: before && after ? (after.server - before.server) / took : null,
+    workers: before && after ? (after.workers - before.workers) / took : null,
+    wrong: ledger.wrong,
   };
 }
 
@@ -288,26 +568,29 @@ async function burst(room: Room, senders: number, count: number) {
  * @returns `run` for one such burst as often as is wanted, and a `report` on the median one; what is
  *   wrong adds up over all, and the burst that loses something is the last
  */
-export function openFlood(room: Room, senders: number) {
-  const long: Awaited<ReturnType<typeof burst>>[] = [];
-  const wrong = { lost: 0, twice: 0, outOfOrder: 0 };
+export function openFlood(room: Room, senders: number, cpuTime: CpuTime) {
+  const long: Flood[] = [];
+  const wrong = none();
   let [count, before] = [Math.ceil(400 / senders), 0];
+  const mostBytes = 64 * 2 ** 20; // that are said in a burst
 
   async function run(): Promise<void> {
     for (let isLong = false; !isLong && !wrong.lost;) {
-      const result = await burst(room, senders, count);
-      for (const key of ["lost", "twice", "outOfOrder"] as const) wrong[key] += result[key];
+      const result = await burst(room, senders, count, cpuTime);
+      addUp(wrong, result.wrong);
       isLong = (result.took > 250e6 && before > 80e6) || result.took > 1e9;
+      isLong ||= count * senders * room.size * 2 > mostBytes;
       before = result.took;
       if (isLong || wrong.lost) long.push(result);
       else count *= 2;
     }
   }
 
-  function report() {
-    const sorted = long.toSorted((a, b) => a.perSecond - b.perSecond);
-    const shown = wrong.lost ? long.at(-1) : sorted[sorted.length >> 1];
-    return { ...shown!, ...wrong };
+  function report(): Flood {
+    const perSecond = ({ delivered, took }: Flood) => delivered / took;
+    const sorted = long.toSorted((a, b) => perSecond(a) - perSecond(b));
+    const shown = wrong.lost ? long.at(-1)! : sorted[sorted.length >> 1]!;
+    return { ...shown, wrong };
   }
 
   return { run, report };
@@ -316,11 +599,15 @@ export function openFlood(room: Room, senders: number) {
 /** A newcomer: connect, name, line; gives the ns until another client has it. */
 export async function join(room: Room): Promise<number> {
   const begin = Bun.nanoseconds();
-  const heard = Promise.withResolvers<number>();
-  const run = listen(room, () => heard.resolve(Bun.nanoseconds()));
+  const { promise: heard, resolve } = Promise.withResolvers<number>();
+  const number = room.names;
+  const ledger = new Ledger(room, [number], 1, (_receiver, _sender, _first, _count, now) =>
+    resolve(now),
+  );
   const newcomer = await connect(room);
-  speak(newcomer, run);
-  const took = (await heard.promise) - begin;
+  send(newcomer, ledger.line(number, 0));
+  const late = Bun.sleep(20_000).then(() => Promise.reject(new Error("a newcomer was not heard")));
+  const took = (await Promise.race([heard, late])) - begin;
   newcomer.socket.end();
   await Bun.sleep(150); // the next one finds a server that has nothing else to do
   return took;

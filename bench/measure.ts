@@ -1,67 +1,34 @@
 #!/usr/bin/env bun
 /**
  * Measures a server that runs, or two in turn, from the first client to the last line; `compare.ts`
- * starts it, once for each server, number of receivers and round.
+ * starts it, once for each server, number of receivers and round, and once for each fault.
  *
- *     bun bench/measure.ts '{"servers":[{"ports":[2000],"pid":4242,"form":"text"}],
- *       "n":50,"seconds":2,"joins":5,"bursts":3,"idle":1}'
+ *     bun bench/measure.ts '{"servers":[{"host":"127.0.0.1","ports":[2000],"pid":4242,"form":"text"}],
+ *       "n":50,"rate":50,"size":80,"seconds":2,"joins":5,"bursts":3,"idle":1}'
  *
- * prints a {@link Report} for each as JSON. All times are in nanoseconds.
+ * prints a {@link Measured} for each as JSON, or `{ "error": … }`.
  *
  * @module
  */
-import { readdirSync, readFileSync } from "node:fs";
-import { type Form, fill, join, openFlood, openLoop, openRoom } from "./load.ts";
+import { type Address, fill, join, openFlood, openLoop, openRoom } from "./load.ts";
+import type { Measured } from "./schema.ts";
+import { cpuTime, memory } from "./system.ts";
 
-// --- What it costs the server, from Linux's /proc ------------------------------------------------
-
-/** A server, and whatever it has started. */
-function family(pid: number): number[] {
-  const all = Bun.spawnSync(["ps", "-A", "-o", "pid=,ppid="])
-    .stdout.toString()
-    .matchAll(/(\d+) +(\d+)/g);
-  const pairs = Array.from(all, ([, child, parent]) => [Number(child), Number(parent)] as const);
-  const below = (pid: number): number[] =>
-    pairs.flatMap(([child, parent]) => (parent === pid ? [child, ...below(child)] : []));
-  return [pid, ...below(pid)];
+/** A server that runs; without a process of ours, what it costs is not known. */
+export interface Target extends Address {
+  pid?: number;
 }
-
-/** CPU time, in ns, of a server and of its workers together. To the ns: /proc/PID/stat has 10 ms. */
-function cpuTime(pid: number): { server: number; workers: number } {
-  const [server = 0, ...workers] = family(pid).map((process) => {
-    let sum = 0;
-    try {
-      for (const thread of readdirSync(`/proc/${process}/task`))
-        sum += parseInt(readFileSync(`/proc/${process}/task/${thread}/schedstat`, "utf8"));
-    } catch {
-      // It has ended, as a spare may; or this is not Linux.
-    }
-    return sum;
-  });
-  return { server, workers: workers.reduce((sum, time) => sum + time, 0) };
-}
-
-/** Memory that a server and its workers hold, in bytes; what they share counts once (PSS). */
-function memory(pid: number): number {
-  const kilobytes = family(pid).map((process) => {
-    try {
-      const [, size] = /^Pss: +(\d+)/m.exec(readFileSync(`/proc/${process}/smaps_rollup`, "utf8"))!;
-      return Number(size);
-    } catch {
-      return 0;
-    }
-  });
-  return 1024 * kilobytes.reduce((sum, size) => sum + size, 0);
-}
-
-// --- One server, or two in turn ------------------------------------------------------------------
 
 /** What to measure: servers that run, and what their clients send. */
 export interface Plan {
-  servers: { ports: number[]; pid: number; form: Form }[];
+  servers: Target[];
   /** Receivers. */
   n: number;
-  /** Of the open loop. */
+  /** Lines a second of the open loop. */
+  rate: number;
+  /** Bytes in a line. */
+  size: number;
+  /** Of the open loop; 0 leaves it out, and so for the rest. */
   seconds: number;
   joins: number;
   /** Flat out, of one sender and of ten. */
@@ -70,62 +37,74 @@ export interface Plan {
   idle: number;
 }
 
-/** What came of it, for one server. */
-export type Report = Awaited<ReturnType<typeof measure>>[number];
+const add = (cpu: ReturnType<typeof cpuTime>) => (cpu ? cpu.server + cpu.workers : undefined);
+
+/** A server with a room full of clients. */
+async function openSide(target: Target, { n, rate, size, seconds, bursts, idle }: Plan) {
+  const { pid } = target;
+  const room = openRoom(target, size);
+  const cost = pid === undefined ? undefined : { cpu: () => cpuTime(pid), held: () => memory(pid) };
+  await Bun.sleep(300); // a spare worker may be starting
+  const empty = cost?.held();
+  const fillTook = await fill(room, n + 1);
+  await openLoop(room, rate).run(0.5); // warms up
+  await Bun.sleep(300);
+  const held = cost?.held();
+  const before = add(cost?.cpu());
+  await Bun.sleep(idle * 1000);
+  const after = add(cost?.cpu());
+  const cpu = { server: 0, workers: 0 }; // ns, for all lines of the loop
+  const loop = openLoop(room, rate);
+  const cpuOf = () => cost?.cpu();
+  const [one, ten] = [openFlood(room, 1, cpuOf), openFlood(room, Math.min(10, n), cpuOf)];
+  const joins: number[] = [];
+
+  /** A second of the open loop, with what it costs the server. */
+  async function talk(): Promise<void> {
+    const before = cost?.cpu();
+    await loop.run(1);
+    const after = cost?.cpu();
+    cpu.server += after && before ? after.server - before.server : NaN;
+    cpu.workers += after && before ? after.workers - before.workers : NaN;
+  }
+
+  function report(): Measured {
+    const latency = loop.report();
+    const known = (value: number) => (Number.isFinite(value) ? value : null);
+    return {
+      latency: seconds ? latency : null,
+      one: bursts ? one.report() : null,
+      ten: bursts ? ten.report() : null,
+      joins: joins.length > 0 ? joins : null,
+      fill: fillTook / (n - 1),
+      cost: cost
+        ? {
+            server: known(cpu.server / latency.delivered),
+            workers: known(cpu.workers / latency.delivered),
+            memory: held !== undefined && empty !== undefined ? (held - empty) / (n + 1) : null,
+            idle: idle && after !== undefined ? (after - before!) / (idle * 1e9) : null,
+          }
+        : null,
+    };
+  }
+
+  return { talk, join: async () => void joins.push(await join(room)), one, ten, report };
+}
 
 /** Everything is done to one server and then to the other: what slows the machine slows both. */
-async function measure({ servers, n, seconds, joins, bursts, idle }: Plan) {
+async function measure(plan: Plan): Promise<Measured[]> {
   const sides = [];
-  for (const { ports, pid, form } of servers) {
-    const room = openRoom(ports, form);
-    await Bun.sleep(300); // a spare worker may be starting
-    const empty = memory(pid);
-    const fillTook = await fill(room, n + 1);
-    await openLoop(room).run(0.5); // warms up
-    await Bun.sleep(300);
-    const pss = (memory(pid) - empty) / (n + 1); // bytes a connection
-    const before = cpuTime(pid);
-    await Bun.sleep(idle * 1000);
-    const after = cpuTime(pid);
-    const busy = after.server + after.workers - before.server - before.workers;
-    sides.push({
-      room,
-      pid,
-      loop: openLoop(room),
-      one: openFlood(room, 1),
-      ten: openFlood(room, Math.min(10, n)),
-      cpu: { server: 0, workers: 0 }, // ns, for all lines of the loop
-      report: {
-        fill: fillTook / (n - 1), // a client, when they all come at once
-        joins: [] as number[],
-        pss,
-        idle: idle ? busy / (idle * 1e9) : NaN, // of one core
-      },
-    });
-  }
-  for (let second = 0; second < seconds; second++) {
-    for (const { loop, pid, cpu } of sides) {
-      const before = cpuTime(pid);
-      await loop.run(1);
-      const after = cpuTime(pid);
-      cpu.server += after.server - before.server;
-      cpu.workers += after.workers - before.workers;
-    }
-  }
-  for (let nth = 0; nth < joins; nth++)
-    for (const { room, report } of sides) report.joins.push(await join(room));
+  for (const target of plan.servers) sides.push(await openSide(target, plan));
+  for (let second = 0; second < plan.seconds; second++) for (const side of sides) await side.talk();
+  for (let nth = 0; nth < plan.joins; nth++) for (const side of sides) await side.join();
   for (const senders of ["one", "ten"] as const)
-    for (let nth = 0; nth < bursts; nth++) for (const side of sides) await side[senders].run();
-  return sides.map(({ loop, cpu, report, one, ten }) => {
-    const latency = loop.report();
-    const { delivered } = latency;
-    const perLine = { server: cpu.server / delivered, workers: cpu.workers / delivered };
-    return { ...report, latency, cpu: perLine, one: one.report(), ten: ten.report() };
-  });
+    for (let nth = 0; nth < plan.bursts; nth++) for (const side of sides) await side[senders].run();
+  return sides.map(({ report }) => report());
 }
 
 if (import.meta.main) {
-  const reports = await measure(JSON.parse(process.argv[2]!) as Plan);
-  process.stdout.write(JSON.stringify(reports));
-  process.exit();
+  const result = await measure(JSON.parse(process.argv[2]!) as Plan).catch((error: Error) => ({
+    error: error.message,
+  }));
+  process.stdout.write(JSON.stringify(result), () => process.exit());
 }

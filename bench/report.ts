@@ -1,0 +1,584 @@
+/**
+ * What is made of a report: tables for the terminal, a Markdown file with charts, and the part of it
+ * that the README has, too.
+ *
+ * @module
+ */
+import { clients, kinds } from "./faults.ts";
+import * as figures from "./figures.ts";
+import { type Figure, limit, ratios, runsOf, times, values, type Whose } from "./figures.ts";
+import type { Fault, Report, Wrong } from "./schema.ts";
+import { deviation, median, percentile } from "./stats.ts";
+
+// --- Numbers and words ---------------------------------------------------------------------------
+
+/** Three digits that count; `–` for what was not measured. */
+export function digits(value: number): string {
+  if (!Number.isFinite(value)) return "–";
+  if (Math.abs(value) >= 1000) return Math.round(value).toLocaleString("en");
+  return Math.abs(value) >= 100 || value === 0 ? value.toFixed() : value.toPrecision(3);
+}
+
+/** A part of one as a percentage, for noise. */
+export const percent = (value: number): string =>
+  Number.isFinite(value) ? `±${(value * 100).toFixed()}%` : "–";
+
+/** `1 round`, `3 rounds`. */
+export const counted = (count: number, noun: string): string =>
+  `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
+
+/** How long it will still take. */
+export function timeLeft(seconds: number): string {
+  const minutes = Math.round(seconds / 60);
+  return minutes < 1 ? "less than a minute left" : `${counted(minutes, "minute")} left`;
+}
+
+/** The median, and by how much one value is off at most. */
+function spread(values: number[]): string {
+  const off = deviation(values);
+  return off >= 0.005 ? `${digits(median(values))} ${percent(off)}` : digits(median(values));
+}
+
+// --- Tables --------------------------------------------------------------------------------------
+
+/** A part of the report: tables under a title. The first row of a table is its head. */
+export interface Part {
+  title: string;
+  explanation: string;
+  tables: { caption: string; rows: string[][] }[];
+}
+
+const isNumeric = (cell: string) => /^[\d–±<]/.test(cell);
+
+/** Cells of the same width in a column; numbers to the right. */
+function aligned(rows: string[][], before: string, between: string, after: string): string[] {
+  const columns = rows[0]!.map((_, column) => rows.map((row) => row[column]!));
+  const widths = columns.map((cells) => Math.max(...cells.map((cell) => Bun.stringWidth(cell))));
+  const right = columns.map((cells) => cells.slice(1).some(isNumeric));
+  return rows.map((row) => {
+    const cells = row.map((cell, column) => {
+      const space = " ".repeat(widths[column]! - Bun.stringWidth(cell));
+      return right[column] ? space + cell : cell + space;
+    });
+    return (before + cells.join(between) + after).trimEnd();
+  });
+}
+
+/** A table in Markdown. */
+function asTable(rows: string[][]): string {
+  const rule = rows[0]!.map((_, column) =>
+    rows.slice(1).some((row) => isNumeric(row[column]!)) ? "--:" : "---",
+  );
+  const [head, ...rest] = aligned(rows, "| ", " | ", " |");
+  return [head, `| ${rule.join(" | ")} |`, ...rest].join("\n");
+}
+
+function asMarkdown({ title, explanation, tables }: Part): string {
+  const shown = tables.flatMap(({ caption, rows }) => [caption, asTable(rows)]);
+  return [`## ${title}`, explanation, ...shown].filter(Boolean).join("\n\n");
+}
+
+/** A part for a terminal of 80 columns. */
+export function asText({ title, explanation, tables }: Part): string {
+  const shown = tables.flatMap(({ caption, rows }) => [
+    ...(caption ? ["", caption] : [""]),
+    ...aligned(rows, "", "  ", ""),
+  ]);
+  return `\n${title}\n${"=".repeat(Bun.stringWidth(title))}\n${wrapped(explanation)}\n${shown.join("\n")}\n`;
+}
+
+function wrapped(text: string): string {
+  return text.replace(/(.{1,79})(?: |$)/g, "$1\n").trimEnd();
+}
+
+const marked = (report: Report) =>
+  new Map(report.servers.map(({ name, mark }) => [name, `${mark} ${name}`]));
+
+function named(report: Report): [server: string, label: string][] {
+  const marks = marked(report);
+  return [...report.servers.map(({ name }) => name), limit].map((server) => [
+    server,
+    marks.get(server) ?? server,
+  ]);
+}
+
+/** A table with a row for each server that was measured with N receivers. */
+function byServer(
+  report: Report,
+  n: number,
+  columns: [head: string, cell: (server: string) => string][],
+  { least = true } = {},
+): string[][] {
+  const servers = named(report).filter(
+    ([server]) => runsOf(report, server, n).length > 0 && (least || server !== limit),
+  );
+  return [
+    ["server", ...columns.map(([head]) => head)],
+    ...servers.map(([server, label]) => [label, ...columns.map(([, cell]) => cell(server))]),
+  ];
+}
+
+const percents = [50, 90, 99, 99.9, 100];
+const headOf = (percent: number) => (percent === 100 ? "max" : `p${percent}`);
+
+function latencyPart(report: Report): Part {
+  const whose: [Whose, string][] = [
+    ["first", "the first of"],
+    ["each", "each of"],
+    ["last", "the last of"],
+  ];
+  const { rate, size } = report.options;
+  return {
+    title: "Latency",
+    explanation:
+      `Ten clients in turn say ${counted(rate, "line")} of ${size} bytes a second; ms from when a line was due until N ` +
+      "others have it. Percentiles are those of all rounds together; with fewer than 1,000 lines, p99.9 is the max.",
+    tables: report.options.n.flatMap((n) =>
+      whose.map(([key, words]) => ({
+        caption: `Until ${words} ${n} has it, ms`,
+        rows: byServer(report, n, [
+          ...percents.map((percent): [string, (server: string) => string] => [
+            headOf(percent),
+            (server) => digits(percentile(times(report, server, n, key), percent) / 1e6),
+          ]),
+          ["p50 × floor", (server) => spread(ratios(report, server, n, figures.latency(key, 50)))],
+          ["p99 × floor", (server) => spread(ratios(report, server, n, figures.latency(key, 99)))],
+        ]),
+      })),
+    ),
+  };
+}
+
+/** Which side had no time left in a burst: the load, the server's first process, or all cores. */
+function busy(report: Report, server: string, n: number, senders: "one" | "ten"): string {
+  const of = (side: "load" | "server" | "workers") =>
+    median(values(report, server, n, figures.share(senders, side)));
+  if (of("load") >= 90) return "load";
+  if (of("server") >= 90) return "server";
+  const all = of("load") + of("server") + of("workers");
+  return all >= 90 * report.machine.cores ? "all cores" : "–";
+}
+
+function throughputPart(report: Report): Part {
+  const { n: receivers, size } = report.options;
+  return {
+    title: "Throughput",
+    explanation:
+      `Flat out, lines of ${size} bytes, until all is delivered to N receivers. CPU is that of the load, of the ` +
+      "server's first process and of those that it has started, in % of a core; and who was busy: where it is the " +
+      "load, the server can do more.",
+    tables: receivers.flatMap((n) =>
+      (["one", "ten"] as const).map((senders) => {
+        const of = figures.throughput(senders);
+        const cpu = (side: "load" | "server" | "workers") => (server: string) =>
+          digits(Math.round(median(values(report, server, n, figures.share(senders, side)))));
+        const speakers = senders === "one" ? "One sender" : `${Math.min(10, n)} senders`;
+        return {
+          caption: `${speakers}, ${n} receivers`,
+          rows: byServer(report, n, [
+            ["M lines/s", (server) => spread(values(report, server, n, of))],
+            ["× floor", (server) => spread(ratios(report, server, n, of))],
+            ["load", cpu("load")],
+            ["server", cpu("server")],
+            ["workers", cpu("workers")],
+            ["busy", (server) => busy(report, server, n, senders)],
+          ]),
+        };
+      }),
+    ),
+  };
+}
+
+function costPart(report: Report): Part {
+  const { only } = report.options;
+  const column = (head: string, of: Figure, n: number): [string, (server: string) => string] => [
+    head,
+    (server) => spread(values(report, server, n, of)),
+  ];
+  return {
+    title: "Joining and cost",
+    explanation:
+      "Join: a newcomer connects, names itself and says a line, until another client has it; all: for each when all N " +
+      "come at once. CPU for each line delivered at the rate above, of the server's first process and of the others; " +
+      "memory for each connection (PSS); CPU while N clients are silent, % of a core.",
+    tables: report.options.n.map((n) => ({
+      caption: `N = ${n}`,
+      rows: byServer(
+        report,
+        n,
+        [
+          ...(only.includes("join")
+            ? [
+                column("join ms", figures.join, n),
+                [
+                  "× floor",
+                  (server: string) => spread(ratios(report, server, n, figures.join)),
+                ] as [string, (server: string) => string],
+              ]
+            : []),
+          ["all ms", (server) => digits(median(values(report, server, n, figures.fill)))],
+          ...(only.includes("cost")
+            ? ([
+                ["server µs", figures.serverCpu],
+                ["others µs", figures.workersCpu],
+                ["MB", figures.memory],
+                ["idle %", figures.idle],
+              ].map(([head, of]) => [
+                head,
+                (server: string) => digits(median(values(report, server, n, of as Figure))),
+              ]) as [string, (server: string) => string][])
+            : []),
+        ],
+        { least: false },
+      ),
+    })),
+  };
+}
+
+function wrongPart(report: Report): Part {
+  const kinds: [keyof Wrong, string][] = [
+    ["lost", "lost"],
+    ["twice", "twice"],
+    ["outOfOrder", "order"],
+    ["garbled", "garbled"],
+    ["cut", "cut"],
+    ["cutOff", "cut off"],
+  ];
+  const rows = named(report).flatMap(([server, label]) =>
+    report.options.n.flatMap((n) => {
+      const all = runsOf(report, server, n).flatMap(({ own: { latency, one, ten } }) =>
+        [latency, one, ten].flatMap((measured) => (measured ? [measured.wrong] : [])),
+      );
+      const sums = kinds.map(([kind]) => all.reduce((sum, wrong) => sum + wrong[kind], 0));
+      return sums.some(Boolean) ? [[label, String(n), ...sums.map(digits)]] : [];
+    }),
+  );
+  return {
+    title: "What went wrong",
+    explanation:
+      rows.length === 0
+        ? "Nothing: no line was lost, repeated, reordered, garbled or cut, and no client was cut off."
+        : "Deliveries in all rounds, of which some were lost, came twice, came after a later line, garbled or cut; and clients that were cut off.",
+    tables:
+      rows.length === 0
+        ? []
+        : [{ caption: "", rows: [["server", "N", ...kinds.map(([, head]) => head)], ...rows] }],
+  };
+}
+
+// --- Faults --------------------------------------------------------------------------------------
+
+const ms = (ns: number | null | undefined) => digits((ns ?? NaN) / 1e6);
+const duration = (ns: number) =>
+  ns >= 1e9 ? `${digits(ns / 1e9)} s` : `${Math.round(ns / 1e6)} ms`;
+
+function faultsPart(report: Report): Part {
+  const lost = (ns: number | null) => (ns === null ? "lost" : ms(ns));
+  const tables = Object.entries(kinds).flatMap(([key, { title, hasVictim }]) => {
+    const all = report.faults.filter(({ fault, others }) => fault === key && others);
+    if (all.length === 0) return [];
+    const marks = marked(report);
+    const others = all.map(({ server, others: of }) => [
+      marks.get(server)!,
+      digits(of!.cutOff),
+      digits(of!.lost),
+      of!.forGood ? "for good" : ms(of!.gap),
+      ...[of!.before, of!.during, of!.after].map(lost),
+      of!.told === null ? "–" : ms(of!.told),
+    ]);
+    const victims = all.map(({ server, victim }) => [
+      marks.get(server)!,
+      victim?.cutOff ? "yes" : "no",
+      digits(victim?.missing ?? NaN),
+      victim?.served === null ? "never" : ms(victim?.served),
+    ]);
+    const head = ["server", "cut off", "lost", "gap", "before", "during", "after", "told"];
+    const caption = `${title[0]!.toUpperCase()}${title.slice(1)}: the other ${clients - (hasVictim ? 1 : 0)}`;
+    return [
+      { caption, rows: [head, ...others] },
+      ...(hasVictim
+        ? [
+            {
+              caption: "… and itself",
+              rows: [["server", "cut off", "missing", "served again"], ...victims],
+            },
+          ]
+        : []),
+    ];
+  });
+  const skipped = report.faults.filter(({ skipped }) => skipped);
+  const why = skipped.map(({ server, fault, skipped }) => `${server}, ${fault}: ${skipped}. `);
+  return {
+    title: "What a fault costs",
+    explanation:
+      `${clients} clients chat at 50 lines a second, and something happens to one of them; the server is not told. Of ` +
+      "the others: clients cut off, lines lost, the longest time without a line, p99 of their lines that were due " +
+      "before, during and after, and when they were told; of itself: lines of the others that it missed, and when it " +
+      "was served again, if need be on a new connection. Times in ms, one run each; for `kill`, during is the 2 s " +
+      "after it. When it reads nothing, the others say 200 lines of 4,000 bytes a second. Servers have the limits that " +
+      `they have by default. ${why.join("")}`.trimEnd(),
+    tables,
+  };
+}
+
+/** The worst that the others notice of a fault, in a few words. */
+function noticed({ others, skipped }: Fault): string {
+  if (skipped || !others) return "–";
+  if (others.cutOff > 0) return `${others.cutOff} cut off`;
+  if (others.forGood) return "silence for good";
+  if (others.lost > 0) return `${counted(others.lost, "line")} lost`;
+  return duration(others.gap);
+}
+
+// --- Charts --------------------------------------------------------------------------------------
+
+type Series = [server: string, values: number[]];
+
+/** A Mermaid chart whose y begins at 0. It draws no legend, so the colours' marks stand above it. */
+function chart(
+  report: Report,
+  shape: "line" | "bar",
+  title: string,
+  x: string[] | string,
+  y: string,
+  series: Series[],
+): string {
+  const of = new Map(report.servers.map((server) => [server.name, server]));
+  const shown = series.filter(
+    ([server, values]) => of.has(server) && values.every(Number.isFinite),
+  );
+  if (shown.length === 0) return "";
+  const most = Math.max(...shown.flatMap(([, values]) => values), Number.MIN_VALUE);
+  const axis = typeof x === "string" ? x : `[${x.map((word) => `"${word}"`).join(", ")}]`;
+  const legend = shown.map(([server]) => `${of.get(server)!.mark} ${server}`).join("  ");
+  const plain = (value: number) => String(Number(value.toPrecision(3)));
+  const drawn = shown.map(([, values]) => `  ${shape} [${values.map(plain).join(", ")}]`);
+  return `${legend}
+
+\`\`\`mermaid
+---
+config:
+  xyChart:
+    width: 800
+    height: 400
+  themeVariables:
+    xyChart:
+      plotColorPalette: "${shown.map(([server]) => of.get(server)!.colour).join(", ")}"
+---
+xychart-beta
+  title "${title}"
+  x-axis ${axis}
+  y-axis "${y}" 0 --> ${plain(most * 1.05)}
+${drawn.join("\n")}
+\`\`\``;
+}
+
+const serversOf = (report: Report) => report.servers.map(({ name }) => name);
+
+function latencyChart(report: Report): string {
+  const { n } = report.options;
+  if (n.length < 2 || !report.options.only.includes("latency")) return "";
+  return chart(
+    report,
+    "line",
+    "A line until the last of N clients has it, median",
+    `"N" [${n.join(", ")}]`,
+    "ms",
+    serversOf(report).map((server) => [
+      server,
+      n.map((n) => percentile(times(report, server, n, "last"), 50) / 1e6),
+    ]),
+  );
+}
+
+function percentilesChart(report: Report): string {
+  const n = report.options.n.at(-1)!;
+  return chart(
+    report,
+    "line",
+    `A line until the last of ${n} clients has it`,
+    percents.map(headOf),
+    "ms",
+    serversOf(report).map((server) => [
+      server,
+      percents.map((percent) => percentile(times(report, server, n, "last"), percent) / 1e6),
+    ]),
+  );
+}
+
+/** Bars side by side in groups: a series for each server, which is 0 where the others' bars are. */
+function bars(
+  report: Report,
+  title: string,
+  y: string,
+  groups: [label: string, value: (server: string) => number][],
+): string {
+  const servers = serversOf(report).filter((server) =>
+    groups.some(([, value]) => Number.isFinite(value(server))),
+  );
+  const width = servers.length + 1;
+  const middle = Math.floor((servers.length - 1) / 2);
+  // Names of categories must differ; but for the middle of a group, they are not to be seen.
+  const x = groups.flatMap(([label], group) =>
+    Array.from({ length: width }, (_, at) =>
+      at === middle ? label : "\u200b".repeat(group * width + at + 1),
+    ),
+  );
+  const series = servers.map((server, at): Series => {
+    const heights = groups.flatMap(([, value]) =>
+      Array.from({ length: width }, (_, slot) => (slot === at ? value(server) || 0 : 0)),
+    );
+    return [server, heights];
+  });
+  return chart(report, "bar", title, x, y, series);
+}
+
+function throughputChart(report: Report): string {
+  const { n } = report.options;
+  return bars(
+    report,
+    "Ten senders flat out to N clients, million lines delivered a second",
+    "M lines/s",
+    n.map((n) => [
+      `N = ${n}`,
+      (server) => median(values(report, server, n, figures.throughput("ten"))),
+    ]),
+  );
+}
+
+function faultsChart(report: Report): string {
+  const measured = Object.keys(kinds).filter((key) =>
+    report.faults.some(({ fault, others }) => fault === key && others),
+  );
+  return bars(
+    report,
+    "The longest time that another client got no line",
+    "s",
+    measured.map((key) => [
+      key,
+      (server) =>
+        (report.faults.find((of) => of.server === server && of.fault === key)?.others?.gap ?? NaN) /
+        1e9,
+    ]),
+  );
+}
+
+// --- The README's part ---------------------------------------------------------------------------
+
+const [begin, end] = ["<!-- bench:begin -->", "<!-- bench:end -->"];
+
+/** What stands between the markers. Throws an error if there are none. */
+export function readmePart(text: string): string {
+  const [from, to] = [text.indexOf(begin), text.indexOf(end)];
+  if (from < 0 || to < from) throw new Error(`there is no ${begin} … ${end}`);
+  return text.slice(from + begin.length, to);
+}
+
+/** The same text with another part between its markers. */
+export function replacePart(text: string, part: string): string {
+  return text.replace(begin + readmePart(text) + end, () => begin + part + end);
+}
+
+function inShort(report: Report): string {
+  const { n, rate, size, rounds } = report.options;
+  const [few, many] = [n[0]!, n.at(-1)!];
+  const { machine } = report;
+  const pair = (of: (n: number) => number) =>
+    few === many ? digits(of(few)) : `${digits(of(few))} / ${digits(of(many))}`;
+  const last = (server: string, percent: number) => (n: number) =>
+    percentile(times(report, server, n, "last"), percent) / 1e6;
+  const middle = (server: string, of: Figure) => (n: number) =>
+    median(values(report, server, n, of));
+  const parts = [
+    `Measured on ${report.made.slice(0, 10)} with ${counted(machine.cores, "core")} (${machine.processor}, ` +
+      `${machine.system.split(" ")[0]}) in ${counted(rounds, "round")}: ${counted(rate, "line")} of ${size} bytes a ` +
+      `second${few === many ? "" : `, to N = ${few} / ${many} clients`}. Clients and servers share the cores.`,
+  ];
+  if (report.runs.length > 0) {
+    const rows = named(report)
+      .filter(([server]) => server !== limit && runsOf(report, server, many).length > 0)
+      .map(([server, label]) => [
+        label,
+        pair(last(server, 50)),
+        pair(last(server, 99)),
+        pair(middle(server, figures.throughput("ten"))),
+        digits(middle(server, figures.join)(many)),
+        digits(middle(server, figures.memory)(many)),
+      ]);
+    const head = [
+      "the costs",
+      "last client has a line, ms (median)",
+      "p99",
+      "flat out, M lines/s",
+      "join, ms",
+      "MB a connection",
+    ];
+    parts.push(asTable([head, ...rows]), latencyChart(report));
+  }
+  const titles = report.servers.map(({ name, title }) => `**${name}**: ${title}`);
+  const seen = serversOf(report).filter((server) =>
+    report.faults.some((fault) => fault.server === server && fault.others),
+  );
+  if (seen.length > 0) {
+    const marks = marked(report);
+    const rows = Object.entries(kinds).flatMap(([key, { title }]) => {
+      const cells = seen.map((server) => {
+        const fault = report.faults.find((of) => of.server === server && of.fault === key);
+        return fault ? noticed(fault) : "–";
+      });
+      return cells.every((cell) => cell === "–") ? [] : [[title, ...cells]];
+    });
+    parts.push(
+      `Then something happens to one of ${clients} clients that chat. The worst that the others notice: clients cut ` +
+        "off, lines lost, or else the longest time without a line.",
+      asTable([["what it buys", ...seen.map((server) => marks.get(server)!)], ...rows]),
+    );
+  }
+  return [...parts, `${titles.join("; ")}.`].filter(Boolean).join("\n\n");
+}
+
+// --- The whole -----------------------------------------------------------------------------------
+
+function parts(report: Report): Part[] {
+  const { only } = report.options;
+  const ran = report.runs.length > 0;
+  return [
+    ...(ran && only.includes("latency") ? [latencyPart(report)] : []),
+    ...(ran && only.includes("throughput") ? [throughputPart(report)] : []),
+    ...(ran && (only.includes("join") || only.includes("cost")) ? [costPart(report)] : []),
+    ...(ran ? [wrongPart(report)] : []),
+    ...(report.faults.length > 0 ? [faultsPart(report)] : []),
+  ];
+}
+
+/** The report for a terminal. */
+export const tables = (report: Report): string =>
+  [...parts(report).map(asText), ...report.notes.map((note) => `\n${note}\n`)].join("");
+
+/** The report as a Markdown file. */
+export function markdown(report: Report): string {
+  const { machine, options } = report;
+  const given = report.servers.map(({ name, mark, title }) => `- ${mark} **${name}**: ${title}`);
+  const flags = (["n", "rate", "size", "seconds", "rounds", "only"] as const).map(
+    (key) => `--${key} ${String(options[key])}`,
+  );
+  const all = [
+    "# pipechat and its peers",
+    `${report.made.slice(0, 10)}, ${machine.system}; ${counted(machine.cores, "core")} (${machine.processor}), ` +
+      `${(machine.memory / 2 ** 30).toFixed()} GB; ${report.versions.join("; ")}.`,
+    `Made by \`bun bench/compare.ts --servers ${serversOf(report).join(",")} ${flags.join(" ")}\`.`,
+    `A value is the median over ${counted(options.rounds, "round")}, ± the largest deviation of one, and × floor its ratio to a C floor that ran ` +
+      "beside it and got the load in turn, second by second and burst by burst. Two servers whose ratios differ by less " +
+      "than their ± are not told apart by this run. Clients, servers and workers share the cores.",
+    given.join("\n"),
+    `- **${limit}**: the load generator against a relay that looks at nothing. No server can seem better than this.`,
+    ...report.notes.map((note) => `**Note**: ${note}.`),
+    "## In short",
+    `${begin}\n\n${inShort(report)}\n\n${end}`,
+    percentilesChart(report),
+    throughputChart(report),
+    faultsChart(report),
+    ...parts(report).map(asMarkdown),
+  ];
+  return `${all.filter(Boolean).join("\n\n")}\n`;
+}
