@@ -95,22 +95,21 @@ async function measureAll(): Promise<Report> {
   return made;
 }
 
-/** The servers that there are. Of your own, each is started once to see whether it can be measured. */
+/** The servers that there are. Your own are started once to see whether they can be measured. */
 async function available(note: (text: string) => void): Promise<Named[]> {
-  const there: Named[] = [];
-  for (const server of options.servers) {
+  const isThere = async (server: Named): Promise<boolean> => {
     try {
       const start = server.start(2);
-      if (typeof start === "string") note(`${server.name} is skipped: ${start}`);
-      else {
-        if (server.isOwn) await probe(start);
-        there.push(server);
-      }
+      if (typeof start === "string") throw new Error(start);
+      if (server.isOwn) await probe(start);
+      return true;
     } catch (error) {
       note(`${server.name} is not measured: ${(error as Error).message}`);
+      return false;
     }
-  }
-  return there;
+  };
+  const there = await Promise.all(options.servers.map(isThere));
+  return options.servers.filter((_, nth) => there[nth]);
 }
 
 async function probe(start: Start): Promise<void> {
@@ -142,9 +141,10 @@ function runJobs(there: Named[], runs: Run[]): Job[] {
             runs.push({ round, server: name, n, own: own!, floor: least ?? null });
           },
         });
-      // The load alone changes little; where there is nothing else, the floor is measured beside it.
-      if (round === 1 || others.length === 0) add(limit, () => plain, "name: text");
       for (const { name, start } of others) add(name, () => start(n) as Start, "text");
+      // The load alone changes little; where there is nothing else, the floor is measured beside it.
+      if (wants("latency", "throughput") && (round === 1 || others.length === 0))
+        add(limit, () => plain, "name: text");
     }
   return jobs;
 }

@@ -2,21 +2,44 @@
 /**
  * Fan-out latency: one client says a line of 80 bytes; how long until all N others have it?
  *
- *     bun bench/fanout.ts            about half a minute
- *     bun bench/fanout.ts --quick    about 5 s
- *
  * It is measured on the real server over real sockets, next to the same chat in one process: the
  * difference is the price of a process per connection. The clients live in this process and read
  * whatever comes, so with many of them a part of the time is theirs, the same for both servers.
  *
  * @module
  */
+import { parseArgs } from "node:util";
 import { bench, lineplot, run, summary } from "mitata";
 import { closeRoom, fill, openRoom, say } from "./load.ts";
 import { contenders, type Start, startServer } from "./servers.ts";
 
-const quick = process.argv.includes("--quick");
-const receivers = quick ? [16] : [1, 2, 4, 8, 16, 32, 64, 128];
+const usage = `usage: bun bench/fanout.ts [options]
+  --quick   16 receivers only: about 5 s, else half a minute
+  --help    print this
+
+How long a line of 80 bytes takes until all of 1 to 128 receivers have it, with
+a process for each connection, and with one for all.
+`;
+
+function readOptions(): { quick: boolean } {
+  try {
+    const { values } = parseArgs({
+      options: {
+        quick: { type: "boolean", default: false },
+        help: { type: "boolean", short: "h" },
+      },
+    });
+    if (!values.help) return values;
+  } catch (error) {
+    const [message] = (error as Error).message.split(". ");
+    process.stderr.write(`fanout.ts: ${message} (see --help)\n`);
+    process.exit(2);
+  }
+  process.stdout.write(usage);
+  process.exit();
+}
+
+const receivers = readOptions().quick ? [16] : [1, 2, 4, 8, 16, 32, 64, 128];
 
 /** A server with a room that grows from one N to the next. */
 async function open(server: "pipechat" | "evented") {
@@ -36,8 +59,9 @@ async function open(server: "pipechat" | "evented") {
 
 const [processes, oneProcess] = [await open("pipechat"), await open("evented")];
 
-// mitata 1.0.34 cannot draw a line without colours.
-const plot = process.env.NO_COLOR ? summary : lineplot;
+// mitata 1.0.34 cannot draw a line without colours, nor through one point.
+const colors = process.stdout.isTTY === true && !process.env.NO_COLOR;
+const plot = colors && receivers.length > 1 ? lineplot : summary;
 
 plot(() => {
   summary(() => {
@@ -46,5 +70,6 @@ plot(() => {
   });
 });
 
-await run({ throw: true });
+// With names of 20 columns, the plot has room on a terminal of 80.
+await run({ throw: true, colors, format: { mitata: { name: 20 } } });
 await Promise.all([processes.close(), oneProcess.close()]);

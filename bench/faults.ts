@@ -83,11 +83,11 @@ export const kinds: Record<string, Kind> = {
     needsProcess: false,
     begin: ({ victim }) => flood(victim),
   },
-  deaf: {
+  "stops reading": {
     // The kernel holds about 3 MB for a client that reads nothing: it takes that much to be noticed.
     ...usual,
-    title: "it reads nothing for 6 s",
-    seconds: 6,
+    title: "it reads nothing for 8 s",
+    seconds: 8,
     rate: 200,
     size: 4000,
     needsProcess: false,
@@ -96,12 +96,12 @@ export const kinds: Record<string, Kind> = {
       return () => victim.socket.resume();
     },
   },
-  busy: {
+  "busy core": {
     ...usual,
     title: "a busy loop takes its core for 2 s",
     begin: ({ pid }) => takeCore(pid),
   },
-  silent: {
+  "silent clients": {
     ...usual,
     title: `${silent} others connect and say no name`,
     hasVictim: false,
@@ -175,7 +175,7 @@ async function measure({ server, fault }: FaultPlan): Promise<Outcome> {
     ? servingProcess(server.pid!, victim.socket.remotePort, victim.socket.localPort)
     : 0;
   if (pid === undefined) return skip("none of its processes has the client's socket");
-  if (fault === "busy" && !Bun.which("taskset")) return skip("there is no taskset here");
+  if (fault === "busy core" && !Bun.which("taskset")) return skip("there is no taskset here");
 
   let [begin, end, told, again] = [0, 0, NaN, NaN];
   room.onForeign = (receiver, line) => {
@@ -199,7 +199,10 @@ async function measure({ server, fault }: FaultPlan): Promise<Outcome> {
   return {
     skipped: null,
     lasted: fault === "kill" ? 0 : end - begin,
-    others: { ...judgeOthers(said, room, victim, begin, end), told: known(told) },
+    others: {
+      ...judgeOthers(said, room, victim, [begin, end, begin + (kind.seconds + secondsAfter) * 1e9]),
+      told: known(told),
+    },
     victim: kind.hasVictim
       ? judgeVictim(said, victim, begin, end, fault === "kill" ? begin : end, again)
       : null,
@@ -253,7 +256,12 @@ async function comeBack(room: Room, victim: Client, until: number): Promise<numb
 
 type Others = Omit<NonNullable<Fault["others"]>, "told">;
 
-function judgeOthers(said: Talk, room: Room, victim: Client, begin: number, end: number): Others {
+function judgeOthers(
+  said: Talk,
+  room: Room,
+  victim: Client,
+  [begin, end, last]: [number, number, number],
+): Others {
   const others = room.clients.filter((client) => client !== victim);
   const windows = { before: [] as number[], during: [] as number[], after: [] as number[] };
   let lost = 0;
@@ -267,7 +275,6 @@ function judgeOthers(said: Talk, room: Room, victim: Client, begin: number, end:
       windows[window].push(Number.isNaN(arrival) ? Infinity : arrival - due);
     }
   }
-  const last = said.due(said.lines - 1);
   let [gap, forGood] = [0, false];
   for (const { number } of others) {
     const arrivals = Array.from({ length: said.lines }, (_, line) => said.arrival(line, number));

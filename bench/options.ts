@@ -18,13 +18,13 @@ const names = Object.keys(contenders);
 const peers = names.filter((server) => server !== "linked");
 
 const usage = `usage: bun bench/compare.ts [options]
-  --servers A,B        the built-in servers to measure, or none:
-                       ${names.join(",")}
-                       (all but linked; without floor, there are no ratios to it)
+  --servers A,B        built-in servers to measure, or none (all but linked):
+                       ${names.join(",")}.
+                       Without floor, there are no ratios to it
   --command NAME=CMD   your server, too: 'mine=./my-chat --port {port}'. Without
                        {port}, it says on which port it listens. Repeatable
-  --connect HOST:PORT  a server that runs already, too; its CPU and memory are not
-                       measured, nor what happens to its processes. Repeatable
+  --connect HOST:PORT  a server that runs already, too; without its CPU, memory
+                       and faults of its processes. Repeatable
   --n N,N              receivers of a line (25,50,75,100)
   --rate N             lines a second (50)
   --size N             bytes in a line, with its newline, ${leastSize} to ${mostSize} (80)
@@ -35,12 +35,12 @@ const usage = `usage: bun bench/compare.ts [options]
   --baseline FILE      tell what has changed since such a file was written
   --from FILE          measure nothing, take such a file instead
   --markdown FILE      write a report
-  --readme             measure nothing, copy what bench/REPORT.md says for the
+  --readme             measure nothing, copy what bench/REPORT.md has for the
                        README into it
   --help               print this
 
 With the defaults it takes about 30 minutes on two cores. Keep the machine idle
-meanwhile: progress goes to stderr, tables to stdout.
+meanwhile: progress goes to stderr, tables to stdout. bench/README.md says more.
 `;
 
 /** A server by its name, with what is known of it. */
@@ -157,9 +157,9 @@ function own(commands: string[], addresses: string[]): Named[] {
     all.push({ ...contender, name, isOwn: true });
   };
   for (const given of commands) {
-    const [, name, command] = /^([\w-]{1,12})=(.*\S.*)$/s.exec(given) ?? [];
+    const [, name, command] = /^([\w-]{1,10})=(.*\S.*)$/s.exec(given) ?? [];
     if (!name || !command)
-      throw new Error(`--command takes NAME=CMD, with a name of 1 to 12 letters, not '${given}'`);
+      throw new Error(`--command takes NAME=CMD, with a name of 1 to 10 letters, not '${given}'`);
     add(name, ownContender(all.length, shellStart(command), command));
   }
   for (const given of addresses) {

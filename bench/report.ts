@@ -8,6 +8,7 @@ import { clients, kinds } from "./faults.ts";
 import * as figures from "./figures.ts";
 import { type Figure, limit, ratios, runsOf, times, values, type Whose } from "./figures.ts";
 import type { Fault, Report, Wrong } from "./schema.ts";
+import { contenders } from "./servers.ts";
 import { deviation, median, percentile } from "./stats.ts";
 
 // --- Numbers and words ---------------------------------------------------------------------------
@@ -19,13 +20,17 @@ export function digits(value: number): string {
   return Math.abs(value) >= 100 || value === 0 ? value.toFixed() : value.toPrecision(3);
 }
 
+/** A number of things. */
+export const count = (value: number): string =>
+  Number.isFinite(value) ? Math.round(value).toLocaleString("en") : "–";
+
 /** A part of one as a percentage, for noise. */
 export const percent = (value: number): string =>
   Number.isFinite(value) ? `±${(value * 100).toFixed()}%` : "–";
 
 /** `1 round`, `3 rounds`. */
-export const counted = (count: number, noun: string): string =>
-  `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
+export const counted = (value: number, noun: string): string =>
+  `${count(value)} ${noun}${value === 1 ? "" : "s"}`;
 
 /** How long it will still take. */
 export function timeLeft(seconds: number): string {
@@ -48,48 +53,59 @@ export interface Part {
   tables: { caption: string; rows: string[][] }[];
 }
 
-const isNumeric = (cell: string) => /^[\d–±<]/.test(cell);
+/** Which columns have numbers; they stand to the right. */
+const numeric = (rows: string[][]) =>
+  rows[0]!.map((_, at) => at > 0 && rows.slice(1).some((row) => /^[\d–±]/.test(row[at]!)));
 
-/** Cells of the same width in a column; numbers to the right. */
-function aligned(rows: string[][], before: string, between: string, after: string): string[] {
-  const columns = rows[0]!.map((_, column) => rows.map((row) => row[column]!));
-  const widths = columns.map((cells) => Math.max(...cells.map((cell) => Bun.stringWidth(cell))));
-  const right = columns.map((cells) => cells.slice(1).some(isNumeric));
-  return rows.map((row) => {
-    const cells = row.map((cell, column) => {
-      const space = " ".repeat(widths[column]! - Bun.stringWidth(cell));
-      return right[column] ? space + cell : cell + space;
-    });
-    return (before + cells.join(between) + after).trimEnd();
-  });
+/** Cells of the same width in a column. */
+function aligned(rows: string[][]): string[][] {
+  const widths = rows[0]!.map((_, at) => Math.max(...rows.map((row) => Bun.stringWidth(row[at]!))));
+  const right = numeric(rows);
+  return rows.map((row) =>
+    row.map((cell, at) => {
+      const space = " ".repeat(widths[at]! - Bun.stringWidth(cell));
+      return right[at] ? space + cell : cell + space;
+    }),
+  );
 }
 
 /** A table in Markdown. */
 function asTable(rows: string[][]): string {
-  const rule = rows[0]!.map((_, column) =>
-    rows.slice(1).some((row) => isNumeric(row[column]!)) ? "--:" : "---",
-  );
-  const [head, ...rest] = aligned(rows, "| ", " | ", " |");
-  return [head, `| ${rule.join(" | ")} |`, ...rest].join("\n");
+  const [head, ...rest] = aligned(rows);
+  const right = numeric(rows);
+  const rule = head!.map((cell, at) => {
+    const width = Bun.stringWidth(cell);
+    return right[at] ? `${"-".repeat(width - 1)}:` : "-".repeat(width);
+  });
+  return [head!, rule, ...rest].map((cells) => `| ${cells.join(" | ")} |`).join("\n");
 }
 
 function asMarkdown({ title, explanation, tables }: Part): string {
   const shown = tables.flatMap(({ caption, rows }) => [caption, asTable(rows)]);
-  return [`## ${title}`, explanation, ...shown].filter(Boolean).join("\n\n");
+  return [`## ${title}`, prose(explanation), ...shown].filter(Boolean).join("\n\n");
 }
 
 /** A part for a terminal of 80 columns. */
 export function asText({ title, explanation, tables }: Part): string {
   const shown = tables.flatMap(({ caption, rows }) => [
     ...(caption ? ["", caption] : [""]),
-    ...aligned(rows, "", "  ", ""),
+    ...aligned(rows).map((cells) => cells.join("  ").trimEnd()),
   ]);
-  return `\n${title}\n${"=".repeat(Bun.stringWidth(title))}\n${wrapped(explanation)}\n${shown.join("\n")}\n`;
+  return `\n${title}\n${"=".repeat(Bun.stringWidth(title))}\n${wrapped(explanation, 80)}\n${shown.join("\n")}\n`;
 }
 
-function wrapped(text: string): string {
-  return text.replace(/(.{1,79})(?: |$)/g, "$1\n").trimEnd();
+/** A paragraph in lines of so many columns; a terminal has 80, and our Markdown has 110. */
+function wrapped(text: string, columns: number): string {
+  const lines = [""];
+  for (const word of text.split(" ")) {
+    const line = `${lines.at(-1)} ${word}`.trimStart();
+    if (Bun.stringWidth(line) <= columns) lines[lines.length - 1] = line;
+    else lines.push(word);
+  }
+  return lines.join("\n");
 }
+
+const prose = (text: string) => wrapped(text, 110);
 
 const marked = (report: Report) =>
   new Map(report.servers.map(({ name, mark }) => [name, `${mark} ${name}`]));
@@ -132,7 +148,8 @@ function latencyPart(report: Report): Part {
     title: "Latency",
     explanation:
       `Ten clients in turn say ${counted(rate, "line")} of ${size} bytes a second; ms from when a line was due until N ` +
-      "others have it. Percentiles are those of all rounds together; with fewer than 1,000 lines, p99.9 is the max.",
+      "others have it. Percentiles are those of all rounds together; with fewer than 1,000 lines, p99.9 is the max. " +
+      "Lines that were lost are not in them, but in “What went wrong”.",
     tables: report.options.n.flatMap((n) =>
       whose.map(([key, words]) => ({
         caption: `Until ${words} ${n} has it, ms`,
@@ -171,7 +188,7 @@ function throughputPart(report: Report): Part {
       (["one", "ten"] as const).map((senders) => {
         const of = figures.throughput(senders);
         const cpu = (side: "load" | "server" | "workers") => (server: string) =>
-          digits(Math.round(median(values(report, server, n, figures.share(senders, side)))));
+          count(median(values(report, server, n, figures.share(senders, side))));
         const speakers = senders === "one" ? "One sender" : `${Math.min(10, n)} senders`;
         return {
           caption: `${speakers}, ${n} receivers`,
@@ -191,10 +208,6 @@ function throughputPart(report: Report): Part {
 
 function costPart(report: Report): Part {
   const { only } = report.options;
-  const column = (head: string, of: Figure, n: number): [string, (server: string) => string] => [
-    head,
-    (server) => spread(values(report, server, n, of)),
-  ];
   return {
     title: "Joining and cost",
     explanation:
@@ -209,7 +222,10 @@ function costPart(report: Report): Part {
         [
           ...(only.includes("join")
             ? [
-                column("join ms", figures.join, n),
+                [
+                  "join ms",
+                  (server: string) => digits(median(values(report, server, n, figures.join))),
+                ] as [string, (server: string) => string],
                 [
                   "× floor",
                   (server: string) => spread(ratios(report, server, n, figures.join)),
@@ -250,7 +266,7 @@ function wrongPart(report: Report): Part {
         [latency, one, ten].flatMap((measured) => (measured ? [measured.wrong] : [])),
       );
       const sums = kinds.map(([kind]) => all.reduce((sum, wrong) => sum + wrong[kind], 0));
-      return sums.some(Boolean) ? [[label, String(n), ...sums.map(digits)]] : [];
+      return sums.some(Boolean) ? [[label, String(n), ...sums.map(count)]] : [];
     }),
   );
   return {
@@ -280,8 +296,8 @@ function faultsPart(report: Report): Part {
     const marks = marked(report);
     const others = all.map(({ server, others: of }) => [
       marks.get(server)!,
-      digits(of!.cutOff),
-      digits(of!.lost),
+      count(of!.cutOff),
+      count(of!.lost),
       of!.forGood ? "for good" : ms(of!.gap),
       ...[of!.before, of!.during, of!.after].map(lost),
       of!.told === null ? "–" : ms(of!.told),
@@ -289,7 +305,7 @@ function faultsPart(report: Report): Part {
     const victims = all.map(({ server, victim }) => [
       marks.get(server)!,
       victim?.cutOff ? "yes" : "no",
-      digits(victim?.missing ?? NaN),
+      count(victim?.missing ?? NaN),
       victim?.served === null ? "never" : ms(victim?.served),
     ]);
     const head = ["server", "cut off", "lost", "gap", "before", "during", "after", "told"];
@@ -315,7 +331,7 @@ function faultsPart(report: Report): Part {
       "the others: clients cut off, lines lost, the longest time without a line, p99 of their lines that were due " +
       "before, during and after, and when they were told; of itself: lines of the others that it missed, and when it " +
       "was served again, if need be on a new connection. Times in ms, one run each; for `kill`, during is the 2 s " +
-      "after it. When it reads nothing, the others say 200 lines of 4,000 bytes a second. Servers have the limits that " +
+      "after it. When it reads nothing, the others say 200 lines of 4,000 bytes a second; when 200 connect, these say nothing. Servers have the limits that " +
       `they have by default. ${why.join("")}`.trimEnd(),
     tables,
   };
@@ -344,15 +360,19 @@ function chart(
   series: Series[],
 ): string {
   const of = new Map(report.servers.map((server) => [server.name, server]));
+  // A bar of height 0 has a foot in its colour: the last series covers the feet, so bars begin at 0.
   const shown = series.filter(
     ([server, values]) => of.has(server) && values.every(Number.isFinite),
   );
   if (shown.length === 0) return "";
   const most = Math.max(...shown.flatMap(([, values]) => values), Number.MIN_VALUE);
   const axis = typeof x === "string" ? x : `[${x.map((word) => `"${word}"`).join(", ")}]`;
-  const legend = shown.map(([server]) => `${of.get(server)!.mark} ${server}`).join("  ");
+  const legend = shown.map(([server]) => `${of.get(server)!.mark} ${server}`).join(", ");
   const plain = (value: number) => String(Number(value.toPrecision(3)));
-  const drawn = shown.map(([, values]) => `  ${shape} [${values.map(plain).join(", ")}]`);
+  const all = shown.map(([, values]) => values);
+  if (shape === "bar") all.push(all[0]!.map(() => 0));
+  const drawn = all.map((values) => `  ${shape} [${values.map(plain).join(", ")}]`);
+  const colours = [...shown.map(([server]) => of.get(server)!.colour), "#8c8c8c"];
   return `${legend}
 
 \`\`\`mermaid
@@ -363,7 +383,7 @@ config:
     height: 400
   themeVariables:
     xyChart:
-      plotColorPalette: "${shown.map(([server]) => of.get(server)!.colour).join(", ")}"
+      plotColorPalette: "${colours.slice(0, all.length).join(", ")}"
 ---
 xychart-beta
   title "${title}"
@@ -377,7 +397,9 @@ const serversOf = (report: Report) => report.servers.map(({ name }) => name);
 
 function latencyChart(report: Report): string {
   const { n } = report.options;
-  if (n.length < 2 || !report.options.only.includes("latency")) return "";
+  // Mermaid sets its points at equal distances: only where the N have such, the chart tells the truth.
+  const isEven = n.every((value, at) => at === 0 || value - n[at - 1]! === n[1]! - n[0]!);
+  if (n.length < 2 || !isEven || !report.options.only.includes("latency")) return "";
   return chart(
     report,
     "line",
@@ -452,7 +474,7 @@ function faultsChart(report: Report): string {
   );
   return bars(
     report,
-    "The longest time that another client got no line",
+    "The longest time that another client got no line; if for good, until the end",
     "s",
     measured.map((key) => [
       key,
@@ -490,9 +512,11 @@ function inShort(report: Report): string {
   const middle = (server: string, of: Figure) => (n: number) =>
     median(values(report, server, n, of));
   const parts = [
-    `Measured on ${report.made.slice(0, 10)} with ${counted(machine.cores, "core")} (${machine.processor}, ` +
-      `${machine.system.split(" ")[0]}) in ${counted(rounds, "round")}: ${counted(rate, "line")} of ${size} bytes a ` +
-      `second${few === many ? "" : `, to N = ${few} / ${many} clients`}. Clients and servers share the cores.`,
+    prose(
+      `Measured on ${report.made.slice(0, 10)} with ${counted(machine.cores, "core")} (${machine.processor}, ` +
+        `${machine.system.split(" ")[0]}) in ${counted(rounds, "round")}: ${counted(rate, "line")} of ${size} bytes a ` +
+        `second${few === many ? "" : `, to N = ${few} / ${many} clients`}. Clients and servers share the cores.`,
+    ),
   ];
   if (report.runs.length > 0) {
     const rows = named(report)
@@ -529,12 +553,14 @@ function inShort(report: Report): string {
       return cells.every((cell) => cell === "–") ? [] : [[title, ...cells]];
     });
     parts.push(
-      `Then something happens to one of ${clients} clients that chat. The worst that the others notice: clients cut ` +
-        "off, lines lost, or else the longest time without a line.",
+      prose(
+        `Then something happens to one of ${clients} clients that chat. The worst that the others notice: clients cut ` +
+          "off, lines lost, or else the longest time without a line, where one is due every 20 ms. Each server has the limits that it has by default.",
+      ),
       asTable([["what it buys", ...seen.map((server) => marks.get(server)!)], ...rows]),
     );
   }
-  return [...parts, `${titles.join("; ")}.`].filter(Boolean).join("\n\n");
+  return [...parts, prose(`${titles.join("; ")}.`)].filter(Boolean).join("\n\n");
 }
 
 // --- The whole -----------------------------------------------------------------------------------
@@ -553,26 +579,43 @@ function parts(report: Report): Part[] {
 
 /** The report for a terminal. */
 export const tables = (report: Report): string =>
-  [...parts(report).map(asText), ...report.notes.map((note) => `\n${note}\n`)].join("");
+  [...parts(report).map(asText), ...report.notes.map((note) => `\n${wrapped(note, 80)}\n`)].join(
+    "",
+  );
+
+/** What measures the same again. */
+function command({ servers, options }: Report): string {
+  const own = servers.filter(({ name }) => !contenders[name]).map(({ title }) => title);
+  const rest = own.length > 0 ? ` # and ${own.join(", ")}` : "";
+  const builtIn = servers.map(({ name }) => name).filter((name) => contenders[name]);
+  const flags = (["n", "rate", "size", "seconds", "rounds", "only"] as const).map(
+    (key) => `--${key} ${String(options[key])}`,
+  );
+  const all = [`--servers ${builtIn.join(",") || "none"}`, ...flags];
+  return `bun bench/compare.ts \\\n  ${all.slice(0, 4).join(" ")} \\\n  ${all.slice(4).join(" ")}${rest}`;
+}
 
 /** The report as a Markdown file. */
 export function markdown(report: Report): string {
   const { machine, options } = report;
   const given = report.servers.map(({ name, mark, title }) => `- ${mark} **${name}**: ${title}`);
-  const flags = (["n", "rate", "size", "seconds", "rounds", "only"] as const).map(
-    (key) => `--${key} ${String(options[key])}`,
-  );
   const all = [
     "# pipechat and its peers",
-    `${report.made.slice(0, 10)}, ${machine.system}; ${counted(machine.cores, "core")} (${machine.processor}), ` +
-      `${(machine.memory / 2 ** 30).toFixed()} GB; ${report.versions.join("; ")}.`,
-    `Made by \`bun bench/compare.ts --servers ${serversOf(report).join(",")} ${flags.join(" ")}\`.`,
-    `A value is the median over ${counted(options.rounds, "round")}, ± the largest deviation of one, and × floor its ratio to a C floor that ran ` +
-      "beside it and got the load in turn, second by second and burst by burst. Two servers whose ratios differ by less " +
-      "than their ± are not told apart by this run. Clients, servers and workers share the cores.",
-    given.join("\n"),
-    `- **${limit}**: the load generator against a relay that looks at nothing. No server can seem better than this.`,
-    ...report.notes.map((note) => `**Note**: ${note}.`),
+    prose(
+      `${report.made.slice(0, 10)}, ${machine.system}; ${counted(machine.cores, "core")} (${machine.processor}), ` +
+        `${(machine.memory / 2 ** 30).toFixed()} GB; ${report.versions.join("; ")}.`,
+    ),
+    `Made by\n\n\`\`\`sh\n${command(report)}\n\`\`\``,
+    prose(
+      `A value is the median over ${counted(options.rounds, "round")}, ± the largest deviation of one, and × floor ` +
+        "its ratio to a C floor that ran beside it and got the load in turn, second by second and burst by burst. Two " +
+        "servers whose ratios differ by less than their ± are not told apart by this run. Clients, servers and workers " +
+        "share the cores.",
+    ),
+    [...given, `- **${limit}**: the load against a relay that looks at nothing, its limit`].join(
+      "\n",
+    ),
+    ...report.notes.map((note) => prose(`**Note**: ${note}.`)),
     "## In short",
     `${begin}\n\n${inShort(report)}\n\n${end}`,
     percentilesChart(report),

@@ -226,12 +226,12 @@ export async function startServer(start: Start): Promise<Server> {
     const ports = isOpen ? [port] : port ? [] : saidPorts(said);
     if (ports.length > 0) return { host, ports, pid: child.pid, stop: () => child.killAll() };
   }
-  await child.killAll();
   const what = hasEnded
     ? `it ended with ${child.signalCode ?? `exit code ${child.exitCode}`} before it listened`
     : port
       ? `it did not listen on port ${port} within ${patience / 1000} s`
       : `it did not say within ${patience / 1000} s on which port it listens`;
+  await child.killAll();
   throw new Error(`${what}; it said ${quote(said)}`);
 }
 
