@@ -4,10 +4,10 @@
  *
  * @module
  */
-import { compared, type Figure, limit, ratios, values } from "./figures.ts";
+import { compared, type Figure, ratios, values } from "./figures.ts";
 import { asText, digits, percent } from "./report.ts";
 import type { Report } from "./schema.ts";
-import { deviation, judge, median, type Verdict } from "./stats.ts";
+import { judge, median, noise, type Verdict } from "./stats.ts";
 
 /** A figure of two runs. */
 export interface Change {
@@ -19,23 +19,24 @@ export interface Change {
   now: number;
   /** Of the new to the old, each taken to the floor beside it if both runs have one. */
   ratio: number;
-  /** By how much a round was off the median at most, as a part of it. */
+  /** By how much a round was off the median at most, as a ratio less one. */
   noise: [old: number, now: number];
   verdict: Verdict;
 }
 
 /** Compares what both runs have measured. */
 export function compare(before: Report, after: Report): Change[] {
-  const both = after.servers.map(({ name }) => name).filter((name) => name !== limit);
-  return both.flatMap((server) =>
+  return after.servers.flatMap(({ name: server }) =>
     after.options.n.flatMap((n) =>
       compared.flatMap(({ name: figure, wanted, of }) => {
         const [old, now] = [values(before, server, n, of), values(after, server, n, of)];
         if (old.length === 0 || now.length === 0) return [];
         const [from, to] = samples(before, after, server, n, of);
-        const noise: Change["noise"] = [deviation(from), deviation(to)];
+        const both: Change["noise"] = [noise(from), noise(to)];
         const [ratio, verdict] = [median(to) / median(from), judge(from, to, wanted)];
-        return [{ server, n, figure, old: median(old), now: median(now), ratio, noise, verdict }];
+        return [
+          { server, n, figure, old: median(old), now: median(now), ratio, noise: both, verdict },
+        ];
       }),
     ),
   );

@@ -49,11 +49,18 @@ export function median(values: number[]): number {
   return (sorted[Math.floor(middle)]! + sorted[Math.ceil(middle)]!) / 2;
 }
 
-/** The noise: by how much one value is off the median at most, as a part of it. NaN of fewer than two. */
+/** By how much one value is off the median at most, as a part of it. NaN of fewer than two. */
 export function deviation(values: number[]): number {
   const middle = median(values);
   if (values.length < 2) return NaN;
   return Math.max(...values.map((value) => (value === middle ? 0 : Math.abs(value / middle - 1))));
+}
+
+/** The noise: the same as a ratio, so that half of the median is as far from it as the double. */
+export function noise(values: number[]): number {
+  const middle = median(values);
+  if (values.length < 2) return NaN;
+  return Math.max(...values.map((value) => Math.max(value / middle, middle / value))) - 1;
 }
 
 /** What can be said of a change. */
@@ -67,7 +74,7 @@ export function judge(before: number[], after: number[], wanted: "less" | "more"
   if (Math.min(before.length, after.length) < 3) return "cannot be told";
   const [old, now] = [median(before), median(after)];
   const change = Math.abs(Math.log(now / old));
-  const noise = Math.log((1 + deviation(before)) * (1 + deviation(after)));
-  if (!(change > noise)) return "cannot be told";
+  const noiseOfBoth = Math.log((1 + noise(before)) * (1 + noise(after)));
+  if (!(change > noiseOfBoth)) return "cannot be told";
   return now < old === (wanted === "less") ? "better" : "worse";
 }

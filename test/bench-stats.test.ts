@@ -1,6 +1,6 @@
 /** The benchmark's statistics, on samples of which they are known. */
 import { expect, test } from "bun:test";
-import { bucket, deviation, judge, median, merge, percentile } from "../bench/stats.ts";
+import { bucket, deviation, judge, median, merge, noise, percentile } from "../bench/stats.ts";
 
 test("percentiles of known samples are the nearest ranks", () => {
   const thousand = bucket(Array.from({ length: 1000 }, (_, n) => n + 1).reverse());
@@ -38,6 +38,8 @@ test("medians and noise of known samples", () => {
   expect(deviation([10, 8, 11])).toBeCloseTo(0.2);
   expect(deviation([5, 5, 5])).toBe(0);
   expect(deviation([5])).toBeNaN(); // of one round nothing is known
+  expect(noise([10, 8, 11])).toBeCloseTo(0.25);
+  expect(noise([10, 5, 11])).toBeCloseTo(1); // half is as far as the double
 });
 
 test("a change is told only where it is more than the noise of both", () => {
@@ -49,4 +51,5 @@ test("a change is told only where it is more than the noise of both", () => {
   expect(judge(old, [93, 88, 96], "less")).toBe("cannot be told");
   expect(judge([100, 100], [50, 50], "less")).toBe("cannot be told"); // two rounds tell no noise
   expect(judge([100, 150, 60], [50, 70, 40], "less")).toBe("cannot be told");
+  expect(judge([100, 50, 101], [60, 61, 59], "less")).toBe("cannot be told");
 });

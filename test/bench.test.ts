@@ -134,8 +134,7 @@ test.concurrent("a signal ends it at once, with all that it has started", async 
     () => said.includes("receivers: a;"),
     "its turn",
     () => said,
-  );
-  child.kill("SIGINT");
+  ).finally(() => child.kill("SIGINT"));
   expect(await child.exited).toBe(130);
   const pids = await place.pids();
   await until(
