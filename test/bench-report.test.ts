@@ -87,6 +87,22 @@ test("a baseline says for each figure what got better or worse, or that it canno
   ]);
 });
 
+test("a baseline tells of lines that went wrong, and of faults that hurt others, whatever the noise", () => {
+  const [good, bad] = [madeUp(1), madeUp(1)];
+  good.faults[1]!.others = { ...good.faults[1]!.others!, cutOff: 0, lost: 0 };
+  bad.runs[0]!.own.one = { ...bad.runs[0]!.own.one!, wrong: { ...wrong, lost: 3 } };
+  const harm = (before: Report, after: Report) =>
+    compare(before, after)
+      .filter(({ ratio }) => Number.isNaN(ratio))
+      .map(({ figure, old, now, verdict }) => [figure, old, now, verdict]);
+  expect(harm(good, bad)).toEqual([
+    ["went wrong", 0, 3, "worse"],
+    ["hang", 0, 12_394, "worse"],
+  ]);
+  expect(harm(bad, good).map((row) => row[3])).toEqual(["better", "better"]);
+  expect(harm(good, good)).toEqual([]);
+});
+
 test("in a terminal nothing is wider than 80 columns, and nothing is an escape code", () => {
   const text = tables(madeUp(1234)) + tables(madeUp(0.123)) + changes(madeUp(1), madeUp(1234));
   expect(text).not.toContain("\x1b");

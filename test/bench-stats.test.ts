@@ -1,6 +1,16 @@
 /** The benchmark's statistics, on samples of which they are known. */
 import { expect, test } from "bun:test";
-import { bucket, deviation, judge, median, merge, noise, percentile } from "../bench/stats.ts";
+import {
+  bucket,
+  change,
+  deviation,
+  judge,
+  median,
+  merge,
+  noise,
+  percentile,
+} from "../bench/stats.ts";
+import { randomFrom } from "./helpers.ts";
 
 test("percentiles of known samples are the nearest ranks", () => {
   const thousand = bucket(Array.from({ length: 1000 }, (_, n) => n + 1).reverse());
@@ -38,11 +48,12 @@ test("medians and noise of known samples", () => {
   expect(deviation([10, 8, 11])).toBeCloseTo(0.2);
   expect(deviation([5, 5, 5])).toBe(0);
   expect(deviation([5])).toBeNaN(); // of one round nothing is known
-  expect(noise([10, 8, 11])).toBeCloseTo(0.25);
-  expect(noise([10, 5, 11])).toBeCloseTo(1); // half is as far as the double
+  expect(noise([10, 10, 10])).toBe(0);
+  expect(noise([5, 10, 20])).toBeCloseTo(Math.LN2); // half is as far as the double
+  expect(change([5, 20], [30, 30])).toBeCloseTo(3);
 });
 
-test("a change is told only where it is more than the noise of both", () => {
+test("a change is told only where chance would rarely make one like it", () => {
   const old = [100, 104, 97];
   expect(judge(old, [80, 82, 79], "less")).toBe("better");
   expect(judge(old, [80, 82, 79], "more")).toBe("worse");
@@ -52,4 +63,24 @@ test("a change is told only where it is more than the noise of both", () => {
   expect(judge([100, 100], [50, 50], "less")).toBe("cannot be told"); // two rounds tell no noise
   expect(judge([100, 150, 60], [50, 70, 40], "less")).toBe("cannot be told");
   expect(judge([100, 50, 101], [60, 61, 59], "less")).toBe("cannot be told");
+  // What three rounds cannot tell, ten can.
+  const [before, after] = [
+    [100, 110, 90],
+    [85, 95, 80],
+  ];
+  expect(judge(before, after, "less")).toBe("cannot be told");
+  const often = (rounds: number[]) => [...rounds, ...rounds, ...rounds, rounds[0]!];
+  expect(judge(often(before), often(after), "less")).toBe("better");
+});
+
+test("of figures that have not changed, about one in a hundred gets a verdict", () => {
+  const random = randomFrom(42);
+  const gauss = () => Math.sqrt(-2 * Math.log(random())) * Math.cos(2 * Math.PI * random());
+  for (const count of [3, 5, 10]) {
+    const rounds = () => Array.from({ length: count }, () => 100 * Math.exp(0.1 * gauss()));
+    const verdicts = Array.from({ length: 5000 }, () => judge(rounds(), rounds(), "less"));
+    const told = verdicts.filter((verdict) => verdict !== "cannot be told").length;
+    expect(told).toBeGreaterThan(10);
+    expect(told).toBeLessThan(80);
+  }
 });
