@@ -13,7 +13,7 @@ import { arch, cpus, loadavg, release, totalmem, type } from "node:os";
 import { join } from "node:path";
 import { changes } from "./baseline.ts";
 import { clients, type FaultPlan, kinds } from "./faults.ts";
-import { closeRoom, fill, type Form, openRoom } from "./load.ts";
+import { closeRoom, fill, type Form, openRoom } from "./clients.ts";
 import type { Plan, Target } from "./measure.ts";
 import { type Named, readOptions } from "./options.ts";
 import { limit } from "./figures.ts";

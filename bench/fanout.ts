@@ -10,7 +10,7 @@
  */
 import { parseArgs } from "node:util";
 import { bench, lineplot, run, summary } from "mitata";
-import { closeRoom, fill, openRoom, say } from "./load.ts";
+import { closeRoom, fill, openRoom, say } from "./clients.ts";
 import { contenders, type Start, startServer } from "./servers.ts";
 
 const usage = `usage: bun bench/fanout.ts [options]

@@ -18,14 +18,12 @@ import {
   connectSilently,
   fill,
   Ledger,
-  openLoop,
   openRoom,
   type Room,
   send,
-  type Talk,
-  talk,
   victimName,
-} from "./load.ts";
+} from "./clients.ts";
+import { openLoop, type Talk, talk } from "./load.ts";
 import type { Target } from "./measure.ts";
 import type { Fault } from "./schema.ts";
 import { coreOf, servingProcess } from "./system.ts";

@@ -9,6 +9,9 @@ import { type Buckets, median, merge, percentile } from "./stats.ts";
 /** The load generator against a plain relay: no server can seem faster. */
 export const limit = "(load alone)";
 
+/** What was measured, by name. */
+export const serversOf = (report: Report): string[] => report.servers.map(({ name }) => name);
+
 /** A server's rounds with N receivers; the floor's are those beside all the others. */
 export function runsOf(
   report: Report,
@@ -41,6 +44,10 @@ export type Whose = "first" | "each" | "last";
 /** The times of all rounds together, ns. */
 export const times = (report: Report, server: string, n: number, whose: Whose): Buckets =>
   merge(runsOf(report, server, n).map(({ own }) => own.latency?.[whose] ?? []));
+
+/** Which percentiles are shown, and under what name. */
+export const percents = [50, 90, 99, 99.9, 100];
+export const headOf = (percent: number) => (percent === 100 ? "max" : `p${percent}`);
 
 /** A percentile of a round, ms. */
 export const latency =

@@ -10,7 +10,8 @@
  *
  * @module
  */
-import { type Address, fill, join, openFlood, openLoop, openRoom } from "./load.ts";
+import { type Address, fill, openRoom } from "./clients.ts";
+import { join, openFlood, openLoop } from "./load.ts";
 import type { Measured } from "./schema.ts";
 import { cpuTime, memory } from "./system.ts";
 

@@ -6,7 +6,7 @@
 import { accessSync, appendFileSync, constants, readFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { parseArgs } from "node:util";
-import { leastSize, mostSize } from "./load.ts";
+import { leastSize, mostSize } from "./clients.ts";
 import { checkReport, type Report } from "./schema.ts";
 import { type Contender, contenders, ownContender, shellStart } from "./servers.ts";
 

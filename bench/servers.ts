@@ -11,7 +11,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { freePort } from "../test/helpers.ts";
-import { quote } from "./load.ts";
+import { quote } from "./clients.ts";
 import { family, isAlive } from "./system.ts";
 
 const peer = (file: string) => join(import.meta.dir, "peers", file);

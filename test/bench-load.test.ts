@@ -1,6 +1,7 @@
 /** The benchmark's load against a relay that does to lines what a rule says. */
 import { afterEach, expect, test } from "bun:test";
-import { closeRoom, fill, openFlood, openLoop, openRoom, type Room } from "../bench/load.ts";
+import { closeRoom, fill, openRoom, type Room } from "../bench/clients.ts";
+import { openFlood, openLoop } from "../bench/load.ts";
 import { percentile } from "../bench/stats.ts";
 
 /** What becomes of a line on its way to a client. */
