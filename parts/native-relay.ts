@@ -39,6 +39,7 @@ declare module "bun" {
 
 const [stdin, ipc] = [0, 3]; // Bun's IPC descriptor in a child is 3
 const bufferSize = 65_536; // bytes that are moved at once
+const maxBlocking = 2000; // ms; poll does not see a signal that came just before it, the event loop does
 
 /** A TCP socket of Bun's own, below a `net.Socket`. */
 type NativeSocket = Bun.Socket & { readonly fd: number };
@@ -62,7 +63,7 @@ export class NativeRelay implements Relay {
   #isTorn = false; // the beginning of a line was taken, and its end not yet
   #watermark = 1; // bytes that the client's socket must hold before poll reports it
   #hasHungUp = false; // the server says nothing more
-  #patience = -1; // the longest that poll may block, ms; -1: for ever
+  #patience = maxBlocking;
 
   private constructor(c: LibC) {
     this.#c = c;
@@ -100,11 +101,11 @@ export class NativeRelay implements Relay {
   async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array, void> {
     for (;;) {
       const lines = this.#block();
-      if (this.#patience >= 0) await new Promise(setImmediate);
+      if (this.#patience < maxBlocking) await turn();
       if (lines === null) return;
       if (lines) yield lines;
       else if (this.#hasHungUp || !process.connected) return void (await this.closed);
-      else await new Promise(setImmediate);
+      else await turn();
     }
   }
 
@@ -233,4 +234,10 @@ export class NativeRelay implements Relay {
     if (end > 0 && this.#isTorn) this.#torn((this.#isTorn = false));
     return this.#buffer.subarray(0, taken);
   }
+}
+
+/** Lets the event loop do what is due: first what it knows of, then what the kernel tells it. */
+async function turn(): Promise<void> {
+  await new Promise(setImmediate);
+  await new Promise(setImmediate);
 }
