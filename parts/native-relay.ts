@@ -1,12 +1,13 @@
 /**
  * The fast way between a worker's client and the server: while nothing else goes on in the worker, it
- * blocks in `poll(2)` over its three descriptors and moves bytes by system calls (native.ts says why).
+ * blocks in `poll(2)` over three descriptors and moves bytes by system calls (native.ts says why).
  *
  * - A block from the server: `recv`, `send`, and back to `poll`.
  * - Lines from the client: the iterator gives them, and blocks again when it is asked for the next ones.
- * - IPC, a signal, the end of the server's bytes: back to the event loop, for one turn.
+ * - Whatever else the event loop has to do (IPC, a signal): back to it, for one turn. Its own descriptor
+ *   is in the set, so nothing that comes between two polls is overlooked.
  *
- * The event loop runs, too, once in a thousand turns, and while the worker waits for an answer, a password or `--rate`: then nobody
+ * The event loop runs, too, while the worker waits for an answer, a password or `--rate`: then nobody
  * asks for the next lines, and Bun's own sockets carry what comes from the server. So a timer or a
  * promise never waits for `poll`; the one exception asks for `hurry()`.
  *
@@ -26,6 +27,7 @@ import {
   POLLIN,
   POLLOUT,
   POLLRDHUP,
+  eventLoopDescriptor,
   PollSet,
   setLowWatermark,
   shouldRetry,
@@ -37,9 +39,10 @@ declare module "bun" {
   function connect<Data = undefined>(options: FdSocketOptions<Data>): Promise<Socket<Data>>;
 }
 
-const [stdin, ipc] = [0, 3]; // Bun's IPC descriptor in a child is 3
+const stdin = 0;
+const eventLoop = eventLoopDescriptor();
+const maxTurns = 250; // without the event loop: in an endless flood, IPC and signals wait for so many
 const bufferSize = 65_536; // bytes that are moved at once
-const maxBlocking = 2000; // ms; poll does not see a signal that came just before it, the event loop does
 
 /** A TCP socket of Bun's own, below a `net.Socket`. */
 type NativeSocket = Bun.Socket & { readonly fd: number };
@@ -63,7 +66,7 @@ export class NativeRelay implements Relay {
   #isTorn = false; // the beginning of a line was taken, and its end not yet
   #watermark = 1; // bytes that the client's socket must hold before poll reports it
   #hasHungUp = false; // the server says nothing more
-  #patience = maxBlocking;
+  #patience = -1; // the longest that poll may block, ms; -1: for ever
 
   private constructor(c: LibC) {
     this.#c = c;
@@ -101,7 +104,7 @@ export class NativeRelay implements Relay {
   async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array, void> {
     for (;;) {
       const lines = this.#block();
-      if (this.#patience < maxBlocking) await turn();
+      if (this.#patience >= 0) await turn();
       if (lines === null) return;
       if (lines) yield lines;
       else if (this.#hasHungUp || !process.connected) return void (await this.closed);
@@ -177,18 +180,18 @@ export class NativeRelay implements Relay {
    * undefined if the event loop must run.
    */
   #block(): Uint8Array | null | undefined {
-    // In an endless flood, too, a signal wants to be handled: then the event loop runs all the same.
-    for (let turns = 0; turns < 1000; turns++) {
+    for (let turns = 0; turns < maxTurns; turns++) {
       const client = this.#client;
       if (this.#hasHungUp || !process.connected) return undefined;
       if (!client) return null;
       const isFull = this.#down !== undefined;
       this.#polled.watch(0, stdin, isFull ? 0 : POLLIN);
       this.#polled.watch(1, client.fd, POLLIN | POLLRDHUP | (isFull ? POLLOUT : 0));
-      this.#polled.watch(2, ipc, POLLIN);
-      if (!this.#polled.wait(this.#c, this.#patience) || this.#polled.happened(2)) return undefined;
-      if (this.#polled.happened(0) && !this.#relay(client.fd)) return undefined;
+      this.#polled.watch(2, eventLoop, POLLIN);
+      if (!this.#polled.wait(this.#c, this.#patience)) return undefined;
       const happened = this.#polled.happened(1);
+      if (!this.#polled.happened(0) && !happened) return undefined;
+      if (this.#polled.happened(0) && !this.#relay(client.fd)) return undefined;
       if (happened & POLLOUT) this.#flushDown();
       if (happened & ~POLLOUT) {
         const lines = this.#takeLines(client.fd, (happened & POLLRDHUP) !== 0);
