@@ -405,7 +405,7 @@ export async function say(room: Room, sender: number): Promise<void> {
   const ledger = new Ledger(room, [sender], 1);
   send(room.clients[sender]!, ledger.line(sender, 0));
   const { promise: late, reject } = Promise.withResolvers<never>();
-  const error = () => new Error(`${ledger.lost} clients did not get a line within 9 s`);
+  const error = () => new Error(`within 9 s a line reached all clients but ${ledger.lost}`);
   const timer = setTimeout(() => reject(error()), 9000);
   await Promise.race([ledger.complete, late]).finally(() => clearTimeout(timer));
 }

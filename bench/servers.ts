@@ -54,8 +54,10 @@ export const contenders: Record<string, Contender> = {
     title: "two of this chat's servers that share the room over Redis, half of the clients each",
     mark: "⬛",
     colour: "#66757f",
-    start: () =>
-      Bun.which("redis-server") ? bun(peer("linked.ts")) : "there is no redis-server to link them",
+    start: (_, limits) =>
+      Bun.which("redis-server")
+        ? bun(peer("linked.ts"), ...(limits ? [] : ["--rate", "0"]))
+        : "there is no redis-server to link them",
   },
   floor: {
     title: "the least that the model costs: C, a fork per connection, pipes, epoll",

@@ -1,7 +1,7 @@
 #!/usr/bin/env bun
 /**
  * Two of pipechat's servers that share a room over a Redis of their own: `bun bench/peers/linked.ts`
- * names both ports. Whoever starts it kills its process group.
+ * names both ports, and gives them its arguments. Whoever starts it kills its process group.
  *
  * @module
  */
@@ -30,7 +30,7 @@ const port = String(freePort());
 const inMemory = ["--save", "", "--appendonly", "no"];
 const redis = ["redis-server", "--bind", "127.0.0.1", "--port", port, ...inMemory];
 await start(redis, /(Ready) to accept connections/);
-const options = ["--port", "0", "--rate", "0", "--max-clients", "2000"];
+const options = ["--port", "0", "--max-clients", "2000", ...process.argv.slice(2)];
 const server = [process.execPath, join(import.meta.dir, "..", "..", "server.ts"), ...options];
 const link = ["--redis", `redis://127.0.0.1:${port}`];
 const listening = /listening on (\S+)/;
