@@ -88,7 +88,14 @@ async function measureAll(): Promise<Report> {
   for (const job of jobs) {
     const pace = done ? (performance.now() - begin) / 1000 / done : 1;
     say(`${job.title}; ${timeLeft(left * pace)}`);
-    await job.run().catch((error: Error) => note(`${job.title}: ${error.message}`));
+    for (let attempt = 0; attempt < 2; attempt++) {
+      const problem = await job.run().then(
+        () => undefined,
+        (error: Error) => error.message,
+      );
+      if (problem === undefined) break;
+      note(`${job.title}${attempt === 0 ? "" : ", again"}: ${problem}`);
+    }
     done += job.seconds;
     left -= job.seconds;
   }

@@ -33,8 +33,11 @@ export interface Contender {
   start(clients: number, limits?: "default"): Start | string;
 }
 
-/** How to get at a server: a command, perhaps with a port of our choice, or the port of one that runs. */
-export type Start = { cmd: string[]; port?: number } | { host: string; port: number };
+/**
+ * How to get at a server: one that runs, or a command. `given` is a command with `{port}` for a port of
+ * our choice; one that is `guessed` may print other numbers, too, so it is tried which is its port.
+ */
+export type Start = { host: string; port: number } | { cmd: string[]; port?: "given" | "guessed" };
 
 const bun = (...args: string[]): Start => ({ cmd: [process.execPath, ...args] });
 
@@ -136,7 +139,7 @@ export function versions(): string[] {
 export function shellStart(command: string): Start {
   // So that the process is the server, and not a shell that waits for it.
   const cmd = ["sh", "-c", /[;&|]/.test(command) ? command : `exec ${command}`];
-  return command.includes("{port}") ? { cmd, port: 0 } : { cmd };
+  return { cmd, port: command.includes("{port}") ? "given" : "guessed" };
 }
 
 // --- Starting and stopping -----------------------------------------------------------------------
@@ -209,7 +212,7 @@ export async function startServer(start: Start): Promise<Server> {
     if (!(await accepts(host, port))) throw new Error(`nobody listens at ${host}:${port}`);
     return { host, ports: [port], stop: async () => {} };
   }
-  const port = start.port === 0 ? freePort() : undefined;
+  const port = start.port === "given" ? freePort() : undefined;
   const cmd = start.cmd.map((word) => (port ? word.replaceAll("{port}", String(port)) : word));
   const child = spawnGroup(cmd);
   let said = "";
@@ -223,9 +226,9 @@ export async function startServer(start: Start): Promise<Server> {
   void child.exited.then(() => (hasEnded = true));
   const host = "127.0.0.1";
   for (const end = performance.now() + patience; performance.now() < end; await Bun.sleep(10)) {
-    const isOpen = port && (await accepts(host, port));
+    let ports = port ? [port] : saidPorts(said);
+    if (start.port) ports = await firstOpen(host, ports);
     if (hasEnded) break; // whoever listens there, it is somebody else
-    const ports = isOpen ? [port] : port ? [] : saidPorts(said);
     if (ports.length > 0) return { host, ports, pid: child.pid, stop: () => child.killAll() };
   }
   const what = hasEnded
@@ -237,12 +240,14 @@ export async function startServer(start: Start): Promise<Server> {
   throw new Error(`${what}; it said ${quote(said)}`);
 }
 
-/** The ports in the first line that has any: `:2000`, `port 2000` or `on 2000`. */
+/** What may be ports in whole lines: `:2000`, `port 2000` or `on 2000`. */
 function saidPorts(said: string): number[] {
-  for (const [line] of said.matchAll(/.*\n/g)) {
-    const found = line.matchAll(/(?::|\b(?:port|on|at)\b[ =:]*)(\d{4,5})\b(?![.:-]\d)/gi);
-    const ports = Array.from(found, ([, port]) => Number(port)).filter((port) => port < 65_536);
-    if (ports.length > 0) return ports;
-  }
+  const lines = said.slice(0, said.lastIndexOf("\n") + 1);
+  const found = lines.matchAll(/(?::|\b(?:port|on|at)\b[ =:]*)(\d{4,5})\b(?![.:-]\d)/gi);
+  return Array.from(found, ([, port]) => Number(port)).filter((port) => port < 65_536);
+}
+
+async function firstOpen(host: string, ports: number[]): Promise<number[]> {
+  for (const port of ports) if (await accepts(host, port)) return [port];
   return [];
 }

@@ -35,7 +35,7 @@ test.concurrent(
     using place = folder();
     const json = join(place.path, "run.json");
     const commands = {
-      says: place.running(`'${bun}' '${evented}'`),
+      says: place.running(`sh -c 'echo pid:$$ at 12:30; exec "$0" "$1"' '${bun}' '${evented}'`),
       given: place.running(`env PORT={port} '${bun}' '${evented}'`),
       dies: "echo out of luck >&2; exit 3",
       missing: "./there-is-none --port {port}",
