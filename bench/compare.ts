@@ -33,9 +33,9 @@ if (options.readme) {
 }
 
 const report = options.from ?? (await measureAll());
+if (report.runs.length + report.faults.length === 0) process.exit(1);
 if (options.json) await Bun.write(options.json, `${JSON.stringify(report)}\n`);
 if (options.markdown) await Bun.write(options.markdown, markdown(report));
-if (report.runs.length + report.faults.length === 0) process.exit(1);
 process.stdout.write(tables(report));
 if (options.baseline) process.stdout.write(changes(options.baseline, report));
 process.exit();
