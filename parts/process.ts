@@ -10,6 +10,7 @@ import { type Heritage, isMessage, type Order, type Request, type Terms } from "
 import { Inlet } from "./inlet.ts";
 import type { Outlet } from "./outlet.ts";
 import { maxName } from "./text.ts";
+import { after } from "./timers.ts";
 
 // The server's own environment may hold secrets, so workers do not get it. Bun documents none of
 // these. Without the collector's timer and the allocator's purging, a line costs a worker a quarter
@@ -149,10 +150,8 @@ export class WorkerProcess {
     const isSent = this.order(order, socket);
     // The socket may not be sent for want of a descriptor: then the process lives, and nobody has it.
     const kill = () => this.kill("did not take its client");
-    const late = setTimeout(kill, isSent ? serveTimeout : 0);
-    const isServing = await this.#isServing.promise;
-    clearTimeout(late);
-    return isServing;
+    using _late = after(isSent ? serveTimeout : 0, kill);
+    return await this.#isServing.promise;
   }
 
   /** Sends an order, and a copy of a socket with it; false if that cannot be sent, or the worker is dead. */

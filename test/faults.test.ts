@@ -942,6 +942,25 @@ test("a name that was sent in time counts, though the server was stopped meanwhi
   await ann.line(/^\* bob joined/);
 });
 
+test("a worker that took its client while the server was stopped keeps it", async () => {
+  const serving = `process.send!({ type: "serving" });`;
+  const { server } = await startWithWorker(
+    goodWorker.replace(
+      serving,
+      `process.kill(process.ppid, "SIGSTOP");
+       await Bun.sleep(100);
+       ${serving}
+       await Bun.sleep(1500); // longer than it may take
+       process.kill(process.ppid, "SIGCONT");`,
+    ),
+  );
+  await using _server = server;
+  using eve = await Client.connect(server);
+  await eve.line("* your name?");
+  eve.send("eve\n");
+  await eve.line(/^\* welcome eve/);
+});
+
 test("a client that leaves soon after joining may read its last lines slowly", async () => {
   await using room = await openRoom(["--join-timeout", "2", "--max-lag", "100000000"]);
   using eve = await Client.connect(room.server, "eve");
