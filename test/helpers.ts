@@ -50,6 +50,9 @@ export async function until(
   }
 }
 
+/** What must not reach anybody's terminal: control characters but tab, and bidirectional overrides. */
+export const unsafe = /[\0-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]/;
+
 function matches(line: string, wanted: string | RegExp): boolean {
   return typeof wanted === "string" ? line === wanted : wanted.test(line);
 }
@@ -58,17 +61,25 @@ function matches(line: string, wanted: string | RegExp): boolean {
 class Lines {
   readonly all: string[] = [];
   #partial = "";
-  #decoder = new TextDecoder();
+  #decoder = new TextDecoder("utf-8", { fatal: true });
   #changed = Promise.withResolvers<void>();
   ended = false;
 
   constructor(readonly edit = (line: string) => line) {}
 
   push(chunk: Uint8Array): void {
-    const lines = (this.#partial + this.#decoder.decode(chunk, { stream: true })).split("\n");
+    const lines = (this.#partial + this.#decode(chunk)).split("\n");
     this.#partial = lines.pop()!;
     for (const line of lines) this.all.push(this.edit(line));
     this.change();
+  }
+
+  #decode(chunk: Uint8Array): string {
+    try {
+      return this.#decoder.decode(chunk, { stream: true });
+    } catch {
+      return `\n(invalid UTF-8: ${Buffer.from(chunk).toString("latin1")})\n`; // which no test expects
+    }
   }
 
   end(): void {
@@ -325,6 +336,24 @@ export function numbered(count: number, from = 0): string {
   let text = "";
   for (let n = from; n < from + count; n++) text += `${n} `.padEnd(199, "x") + "\n";
   return text;
+}
+
+/** Line `n` of a speaker: its length and its letters tell a whole one from parts of two. */
+export function spoken(name: string, n: number): string {
+  return `${n} ${(n % 2 ? "é" : name).repeat((n * 7919) % 300)}.`;
+}
+
+/** How much of a speaker is missing before `text`, the next that was heard; undefined if it is no line. */
+export function missingBefore(
+  name: string,
+  next: number,
+  text: string,
+): { lines: number; bytes: number } | undefined {
+  const n = Number(text.split(" ")[0]);
+  if (n < next || text !== spoken(name, n)) return undefined;
+  let bytes = 0;
+  for (let lost = next; lost < n; lost++) bytes += Buffer.byteLength(spoken(name, lost)) + 1;
+  return { lines: n - next, bytes };
 }
 
 /** Random numbers that a seed repeats (mulberry32, by Tommy Ettinger, public domain). */
