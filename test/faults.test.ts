@@ -513,6 +513,7 @@ test("connections that are reset while they are refused do no harm", async () =>
 /** A copy of the server whose `worker.ts` a test can replace while it runs. */
 async function startWithWorker(
   source: string,
+  ...args: string[]
 ): Promise<{ server: Server; setWorker(source: string): void }> {
   const folder = mkdtempSync(join(tmpdir(), "pipechat-"));
   for (const file of ["server.ts", "package.json", "parts"])
@@ -520,7 +521,7 @@ async function startWithWorker(
   const setWorker = (source: string) => writeFileSync(join(folder, "worker.ts"), source);
   setWorker(source);
   return {
-    server: await startServer(["--spares", "0", "--rate", "0"], {
+    server: await startServer(["--spares", "0", "--rate", "0", ...args], {
       script: join(folder, "server.ts"),
     }),
     setWorker,
@@ -939,6 +940,17 @@ test("a name that was sent in time counts, though the server was stopped meanwhi
   process.kill(server.pid, "SIGCONT");
   await bob.line(/^\* welcome bob/);
   await ann.line(/^\* bob joined/);
+});
+
+test("the join timeout does not begin before there is a process that hears the name", async () => {
+  const slow = goodWorker.replace("const relay = ", "await Bun.sleep(3000);\nconst relay = ");
+  const { server } = await startWithWorker(slow, "--join-timeout", "3");
+  await using _server = server;
+  using ann = await Client.connect(server);
+  await ann.line("* your name?");
+  await Bun.sleep(1000); // she thinks about it
+  ann.send("ann\n");
+  await ann.line(/^\* welcome ann/);
 });
 
 test("a worker that took its client while the server was stopped keeps it", async () => {
