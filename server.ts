@@ -100,7 +100,7 @@ async function serve(socket: Socket): Promise<void> {
 /** Passes a copy of a client's socket to a process that takes it: the third at the latest. */
 async function engage(socket: Socket, heritage?: Heritage): Promise<WorkerProcess> {
   for (let attempt = 0; attempt < 3; attempt++) {
-    const worker = await pool.take();
+    const worker = await (heritage ? pool.takeNext() : pool.take());
     if (await worker.serve(terms, socket, heritage)) return worker;
   }
   throw new Refusal("your process could not start, try again later");

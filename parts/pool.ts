@@ -47,11 +47,20 @@ export class Pool<P extends Startable> {
    * order in which they came. Rejects with a Refusal if none can be had.
    */
   take(): Promise<P> {
+    return this.#take((turn) => this.#waiting.push(turn));
+  }
+
+  /** The same for a connection that had a process and lost it: it does not wait behind the others. */
+  takeNext(): Promise<P> {
+    return this.#take((turn) => this.#waiting.unshift(turn));
+  }
+
+  #take(wait: (turn: PromiseWithResolvers<P>) => void): Promise<P> {
     if (this.#isClosed) return Promise.reject(new Refusal("server is shutting down"));
     const turn = Promise.withResolvers<P>();
     const spare = this.#spares.shift();
     if (spare) turn.resolve(spare);
-    else this.#waiting.push(turn);
+    else wait(turn);
     this.#startWanted();
     this.#refillIn(refillDelay);
     return turn.promise;

@@ -953,6 +953,22 @@ test("the join timeout does not begin before there is a process that hears the n
   await ann.line(/^\* welcome ann/);
 });
 
+test("whoever lost their process does not wait behind newcomers for another", async () => {
+  await using server = await startServer(["--spares", "0"]);
+  using ann = await Client.connect(server, "ann");
+  await until(() => server.workers().length === 1, "ann's worker alone");
+  process.kill(server.pid, "SIGSTOP");
+  await until(() => state(server.pid) === "T", "its stop");
+  const storm = await Promise.all(Array.from({ length: 40 }, () => Client.connect(server)));
+  for (const client of storm) client.send("eve\n");
+  process.kill(await server.worker("ann"), "SIGKILL");
+  process.kill(server.pid, "SIGCONT");
+  await ann.line(/ of ann was killed by SIGKILL, \d+ took over$/);
+  const joined = server.log.all.filter((line) => /: eve\d* joined/.test(line)).length;
+  expect(joined).toBeLessThan(20);
+  for (const client of storm) client[Symbol.dispose]();
+});
+
 test("a worker that took its client while the server was stopped keeps it", async () => {
   const serving = `process.send!({ type: "serving" });`;
   const { server } = await startWithWorker(
