@@ -7,15 +7,16 @@
 const graceMs = 1000;
 
 /**
- * Does something after some milliseconds, unless it is disposed of first. If this process was stopped
- * when the time came, it does it a second later: what happened meanwhile may wait to be seen.
+ * Does something after some milliseconds, unless it is disposed of first. What has happened by then is
+ * seen first. If this process was stopped when the time came, others get a second more to be heard.
  */
 export function after(ms: number, act: () => void): Disposable {
   const due = performance.now() + ms;
   let later: Disposable | undefined;
   const timer = setTimeout(() => {
-    if (performance.now() > due + graceMs / 2) later = after(graceMs, act);
-    else act();
+    const wasStopped = performance.now() > due + graceMs / 2;
+    // Behind a stop, a timer may run before the messages that wait; a second one runs behind them.
+    later = wasStopped ? after(graceMs, act) : setTimeout(act, 1);
   }, ms);
   return {
     [Symbol.dispose]() {
