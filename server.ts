@@ -81,6 +81,8 @@ async function serve(socket: Socket): Promise<void> {
       connection.abandon();
       const name = room.nameOf(connection);
       if (!name || worker.wasKilled || terms.tls || isStopping || !connection.canBeServed) break;
+      if (connection.deathToll)
+        throw new Refusal("your process died three times in a row, goodbye");
       const dead = worker;
       worker = await engage(socket, { name, isTorn: dead.isTorn });
       const isWhole = connection.serveBy(worker);
@@ -119,7 +121,7 @@ async function answer(connection: Connection, request: Request): Promise<void> {
   if (request.type === "name") await room.name(connection, request.name);
   if (request.type === "refuse") return refuse(connection, request.text);
   if (request.type === "tell" || request.type === "warn") room.tell(connection, request.text);
-  if (request.type === "warn") log(`${connection.address}: ${request.text}`);
+  if (request.type === "warn") log(`${connection.address} was told: ${request.text}`);
   if (request.type === "who") await room.who(connection);
   connection.order({ type: "done", name: room.nameOf(connection) });
 }
@@ -136,7 +138,7 @@ function takePlace(connection: Connection): Disposable {
 }
 
 function refuse(connection: Connection, reason: string): void {
-  log(`${connection.address}: ${reason}`);
+  log(`${connection.address} was refused: ${reason}`);
   sendAway(connection, reason);
 }
 

@@ -15,7 +15,7 @@ const usage = `usage: bun client.ts [options] [HOST[:PORT]] [NAME]
   --ca FILE       trust this authority (PEM) instead of the system's
   --no-reconnect  end when the connection is lost
   --no-color      no colours; so does NO_COLOR in the environment
-  --no-welcome    send at once, to a server that welcomes nobody
+  --no-welcome    send at once: for other servers, which send no '* welcome'
   --listen        in a pipe: stay when stdin has ended
   --quiet         in a pipe: print nothing but errors
   -h, --help      print this
@@ -44,6 +44,7 @@ export async function readClientOptions(args: string[]): Promise<ClientOptions> 
     if (values["help"]) print(usage);
     const [where = "", name = login(), extra] = positionals;
     if (extra !== undefined) throw new Error(`'${extra}' is one word too many`);
+    if (/^\d+$/.test(name)) throw new Error(`a port goes with its host: '${where}:${name}'`);
     const address = parseAddress(where);
     const { ca } = values as { ca?: string };
     if (values["tls"]) address.tls = ca ? { ca: await Bun.file(ca).text() } : {};

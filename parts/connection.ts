@@ -101,13 +101,12 @@ export class Connection implements Member {
     this.#outlet.pour(() => 0);
   }
 
-  /** Whether another process can serve it: the client is there, and its processes do not die at once. */
+  /** Whether another process can serve it: the client is there. */
   get canBeServed(): boolean {
-    const isHere = !this.#socket.destroyed && !this.#isClosing && this.#reason === "";
-    return isHere && this.#recentDeaths < maxDeaths;
+    return !this.#socket.destroyed && !this.#isClosing && this.#reason === "";
   }
 
-  /** Why there is no other process, if it is because too many have died; else empty. */
+  /** Why there should be no other process, if it is because too many have died; else empty. */
   get deathToll(): string {
     return this.#recentDeaths < maxDeaths ? "" : `, the third in ${deathsWithin / 1000} s`;
   }

@@ -5,7 +5,7 @@
  */
 import type { Socket } from "node:net";
 import { type Address, dial } from "./address.ts";
-import { asksPassword, isChat, showsThatWeAreIn } from "./notices.ts";
+import { asksPassword, isChat, showsThatWeAreIn, wantsTLS } from "./notices.ts";
 import { createFramer } from "./text.ts";
 import { after } from "./timers.ts";
 
@@ -34,8 +34,9 @@ export async function* converse(address: Address, name: string, welcomes: boolea
   using _late = after(3000, () => wasHeard || hasJoined || on.silence());
   const frame = createFramer(65_536);
   for await (const chunk of withEnd(socket)) {
-    if (!wasHeard && chunk?.[0] === alert) throw new Error("this server uses TLS, add --tls");
     const lines = frame(chunk).map((line) => line ?? "* (too long a line)");
+    if (!wasHeard && (chunk?.[0] === alert || lines.some(wantsTLS)))
+      throw new Error("this server uses TLS, add --tls");
     if (lines.length === 0) continue;
     if (!wasHeard && !isChat(lines[0]!))
       throw new Error(`this is no chat server: it says '${lines[0]!.slice(0, 60)}'`);

@@ -29,6 +29,11 @@ export function asksPassword(line: string): boolean {
   return /^\* (wrong )?password(:$|, try again:$)/.test(line);
 }
 
+/** Whether the server says that it wants TLS. */
+export function wantsTLS(line: string): boolean {
+  return line === "* this server uses TLS, add --tls";
+}
+
 /** Whether a chat server can have said this as its first line. */
 export function isChat(line: string): boolean {
   return /^\* [^(]|^[^\s:]+: /.test(line);

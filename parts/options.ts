@@ -26,8 +26,7 @@ usage: bun server.ts [options]
   --hash-password       ask for a password, print its hash, and exit
   --insecure-password   allow a password without TLS beyond this machine
   --verbose             log what is said, too
-  -h, --help            print this
-  --version             print the version
+  -h, --help, --version print this, or the version
 
 Then, in other terminals: bun client.ts
 `;

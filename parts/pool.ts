@@ -109,6 +109,7 @@ export class Pool<P extends Startable> {
     const isReady = await process.ready;
     this.#starting.delete(process);
     this.#failures = isReady ? 0 : this.#failures + 1;
+    if (!isReady && !this.#isClosed) log(`a worker could not start: ${await process.ended}`);
     const turn = isReady ? this.#waiting.shift() : undefined;
     if (turn) turn.resolve(process);
     else if (isReady) this.#spares.push(process);

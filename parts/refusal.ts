@@ -22,7 +22,7 @@ export class Refusals {
   /** Tells a client, and the log, why it is not served, and disconnects it. Throws what is no Refusal. */
   refuse(socket: Socket, reason: unknown, { silently = false } = {}): void {
     if (!(reason instanceof Refusal)) throw reason;
-    log(`${socket.remoteAddress ?? "a client that is gone"}: ${reason.message}`);
+    log(`${socket.remoteAddress ?? "a client that is gone"} was refused: ${reason.message}`);
     socket.end(silently ? "" : `* ${reason.message}\n`);
     // Closed at once, with bytes unread, the connection would be reset, and the reason lost.
     const delay = ++this.#waiting > this.#maxWaiting ? 0 : 500;

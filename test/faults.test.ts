@@ -1050,8 +1050,11 @@ test("the log says when what happened, and the address of whoever was refused", 
   using mute = await Client.connect({ port });
   using third = await Client.connect({ port });
   await Promise.all([third.ended(), mute.ended()]);
-  const events = [/ worker \d+ \(127.0.0.1\): ann joined/, / 127.0.0.1: too many connections/];
-  for (const event of [...events, / 127.0.0.1: no name within 1 s/])
+  const events = [
+    / worker \d+ \(127.0.0.1\): ann joined/,
+    / 127.0.0.1 was refused: too many connections/,
+  ];
+  for (const event of [...events, / 127.0.0.1 was refused: no name within 1 s/])
     await until(() => event.test(screen()), `${event}`, screen);
   child.kill();
   await child.exited;
@@ -1067,7 +1070,7 @@ test("a web page cannot speak, and the log tells who tried", async () => {
   await expect(
     fetch(`http://127.0.0.1:${server.port}/`, { method: "POST", body: "hello\n" }),
   ).rejects.toThrow();
-  await server.log.line("127.0.0.1: this is no web server");
+  await server.log.line("127.0.0.1 was refused: this is no web server");
   ann.send("/who\n");
   await ann.line("* 1 online:");
   expect(ann.heard.filter((line) => line.includes("POST"))).toEqual([]);
