@@ -385,8 +385,9 @@ function inShort(report: Report): string {
     prose(
       `Measured on ${report.made.slice(0, 10)} with ${counted(machine.cores, "core")} (${machine.processor}, ` +
         `${machine.system.split(" ")[0]}) in ${counted(rounds, "round")}: ${counted(rate, "line")} of ${size} bytes a ` +
-        `second${few === many ? "" : `, to N = ${few} / ${many} clients`}. Clients and servers share the cores.`,
+        `second to ${few === many ? few : `${few} / ${many}`} clients. Clients and servers share the cores.`,
     ),
+    report.servers.map(({ mark, name, title }) => `- ${mark} **${name}**: ${title}`).join("\n"),
   ];
   if (report.runs.length > 0) {
     const rows = named(report)
@@ -400,16 +401,15 @@ function inShort(report: Report): string {
         digits(middle(server, figures.memory)(many)),
       ]);
     const head = [
-      "the costs",
-      "last client has a line, ms (median)",
-      "p99",
+      "what it costs",
+      "the last client has a line after, ms: median",
+      "99 of 100 within",
       "flat out, M lines/s",
       "join, ms",
       "MB a connection",
     ];
     parts.push(asTable([head, ...rows]), charts.latencyChart(report));
   }
-  const titles = report.servers.map(({ name, title }) => `**${name}**: ${title}`);
   const seen = serversOf(report).filter((server) =>
     report.faults.some((fault) => fault.server === server && fault.others),
   );
@@ -424,13 +424,16 @@ function inShort(report: Report): string {
     });
     parts.push(
       prose(
-        `Then something happens to one of ${clients} clients that chat. The worst that the others notice: clients cut ` +
-          "off, lines lost, or else the longest time without a line, where one is due every 20 ms. Each server has the limits that it has by default.",
+        `Now something happens to one of ${clients} clients that chat. A cell is what the others notice: how many were ` +
+          "cut off or how many lines they lost; if there were none, the longest silence. 20 ms is normal. Each server has its default limits.",
       ),
-      asTable([["what it buys", ...seen.map((server) => marks.get(server)!)], ...rows]),
+      asTable([
+        ["what it buys: to one client, …", ...seen.map((server) => marks.get(server)!)],
+        ...rows,
+      ]),
     );
   }
-  return [...parts, prose(`${titles.join("; ")}.`)].filter(Boolean).join("\n\n");
+  return parts.filter(Boolean).join("\n\n");
 }
 
 // --- The whole -----------------------------------------------------------------------------------
