@@ -60,9 +60,10 @@ async function serve(socket: Socket): Promise<void> {
   // 1. A process gets a copy of the socket. The server keeps one, too, and never reads it.
   let worker = await engage(socket);
   connection.serveBy(worker);
-  const isNew = () => !connection.isClosing && !room.nameOf(connection);
+  const hasName = () => connection.asked === "name" || room.nameOf(connection) !== "";
+  const isNew = () => !connection.isClosing && !hasName();
   using _question = after(500, () => {
-    if (isNew() && !connection.hasAsked) room.tell(connection, "your name?");
+    if (isNew() && !connection.asked) room.tell(connection, "your name?");
   });
   using _limit = after(options.joinTimeout * 1000, () => {
     if (isNew()) refuse(connection, `no name within ${options.joinTimeout} s, goodbye`);
@@ -110,7 +111,7 @@ async function engage(socket: Socket, heritage?: Heritage): Promise<WorkerProces
 
 /** Answers what a worker asks. One that is closing or killed gets no answer: it could join again. */
 async function answer(connection: Connection, request: Request): Promise<void> {
-  connection.hasAsked = true;
+  connection.asked = request.type;
   if (!connection.isOpen && request.type !== "leave") return;
   if (request.type === "leave") {
     connection.fallSilent();

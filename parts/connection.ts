@@ -31,8 +31,8 @@ export class Connection implements Member {
   readonly silent: Promise<void>;
   /** Marks it as silent. */
   readonly fallSilent: () => void;
-  /** Whether its process has asked anything yet. */
-  hasAsked = false;
+  /** What its process has asked last, if anything yet. */
+  asked: Request["type"] | undefined;
   readonly #maxLag: number;
   readonly #outlet = new Outlet(keep);
   readonly #socket: Socket; // a copy, which is never read: the process that serves the client has its own

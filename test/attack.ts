@@ -262,7 +262,8 @@ function say(person: Person): void {
 
 /** Somebody comes, says three lines and leaves: the server must serve them, too. */
 async function visit(house: House): Promise<void> {
-  const name = `visitor${house.visitors.size}-${house.server.port}`;
+  const name = `v${house.witness.name.at(-1)}-${house.visitors.size}`;
+  house.visitors.set(name, 0);
   const unknown = tally["unknown workers"]; // of those that we kill, one may be about to serve the visitor
   const client = await enter(house.server, name).catch((error: Error) => {
     if (unknown === tally["unknown workers"]) violated(`${name} was not served: ${error.message}`);
@@ -270,7 +271,6 @@ async function visit(house: House): Promise<void> {
   count(client ? "visits" : "visits to a full server");
   if (!client) return;
   using _client = client;
-  house.visitors.set(name, 0);
   client.send([0, 1, 2].map((n) => `${spoken(name, n)}\n`).join("") + "/quit\n");
   await client.ended();
   const isHeard = () => house.visitors.get(name) === 3 || wasKilled(house, name);

@@ -238,6 +238,17 @@ test("a name that someone has on another server gets a number, and is free when 
   await other.line("* eve2 is now eve");
 });
 
+test("a name that was sent in time counts, however long Redis takes to give it", async () => {
+  await using redis = await Redis.start();
+  await using server = await startLinked(redis, "--join-timeout", "1");
+  using ann = await Client.connect(server);
+  redis.signal("SIGSTOP");
+  ann.send("ann\n");
+  await Bun.sleep(2000); // longer than the timeout
+  redis.signal("SIGCONT");
+  await ann.line(/^\* welcome ann/);
+});
+
 test("100 people on two servers want one name at once: one gets it, the others a number each", async () => {
   await using redis = await Redis.start();
   await using first = await startLinked(redis);
