@@ -244,6 +244,16 @@ test("--hash-password makes an argon2id hash, and shows no password in a termina
   expect(session.raw).not.toContain("hidden");
 });
 
+test("who says nothing is asked for the name, over TLS and with a password, too", async () => {
+  await using server = await startTLS(["--password-file", hash]);
+  using ann = await Client.connect(server, undefined, readFileSync(ca, "utf8"));
+  await ann.line("* your name?");
+  ann.send("ann\n");
+  await ann.line("* password:");
+  ann.send(`${password}\n`);
+  await ann.line(/^\* welcome ann /);
+});
+
 test("without the password nobody is anybody: no name, no member, no word", async () => {
   await using server = await startServer(["--password-file", hash]);
   using ann = await Client.connect(server);
