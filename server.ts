@@ -82,8 +82,7 @@ async function serve(socket: Socket): Promise<void> {
       connection.abandon();
       const name = room.nameOf(connection);
       if (!name || worker.wasKilled || terms.tls || isStopping || !connection.canBeServed) break;
-      if (connection.deathToll)
-        throw new Refusal("your process died three times in a row, goodbye");
+      if (connection.deathToll) throw new Refusal("your process died too often, goodbye");
       const dead = worker;
       worker = await engage(socket, { name, isTorn: dead.isTorn });
       const isWhole = connection.serveBy(worker);

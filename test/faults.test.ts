@@ -156,6 +156,7 @@ test("a worker that dies for the third time within ten seconds takes its client 
   using eve = await Client.connect(room.server, "eve");
   await disconnect(room.server, "eve");
   await room.bob.line(/^\* eve left \(worker \d+ killed by SIGKILL, the third in 10 s\)$/);
+  await eve.line("* your process died too often, goodbye");
   await eve.ended();
   const again = await Client.connect(room.server, "eve"); // nobody has her name
   expect(again.lines.all[0]).toStartWith("* welcome eve (3 online)");
