@@ -438,6 +438,17 @@ test("to a server that is slow to answer, nothing is sent but the name; then all
   expect(heard === `bot\n${numbered(8000)}`).toBe(true);
 });
 
+test("a server that goes before it has everything is an error", async () => {
+  using server = await listen(0, (socket) => {
+    socket.pause().end("* welcome bot (2 online)\n");
+    socket.on("finish", () => setTimeout(() => socket.destroy(), 100));
+  });
+  const { code, stderr } = await run([bun, "client.ts", `:${server.port}`, "bot"], {
+    stdin: numbered(80_000),
+  });
+  expect([code, stderr]).toEqual([1, expect.stringMatching(/^client\.ts: .* (closed|reset)\n$/)]);
+});
+
 test("a server that welcomes nobody gets everything at once, if one says so", async () => {
   const said = Promise.withResolvers<string>();
   using server = await listen(0, (socket) => void text(socket).then(said.resolve));
