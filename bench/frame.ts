@@ -10,7 +10,15 @@
  * @module
  */
 import { bench, do_not_optimize, run, summary } from "mitata";
+import { parseCommandLine, print } from "../parts/command-line.ts";
 import { cleanText, createFramer } from "../parts/text.ts";
+
+const usage = `usage: bun bench/frame.ts
+  -h, --help  print this
+
+How many MB/s a worker cuts into lines and cleans, beside a pass that only finds each newline.
+`;
+if (parseCommandLine(usage, Bun.argv.slice(2)).values["help"]) print(usage);
 
 const maxLine = 4096;
 const blockSize = 65_536; // bytes

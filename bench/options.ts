@@ -37,7 +37,7 @@ const usage = `usage: bun bench/compare.ts [options]
   --markdown FILE      write a report
   --readme             measure nothing, copy what bench/REPORT.md has for the
                        README into it
-  --help               print this
+  -h, --help           print this
 
 With the defaults it takes about 30 minutes on two cores. Keep the machine idle
 meanwhile: progress goes to stderr, tables to stdout. bench/README.md says more.

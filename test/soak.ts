@@ -16,18 +16,20 @@
  *
  * @module
  */
-import { parseArgs } from "node:util";
+import { parseCommandLine, print } from "../parts/command-line.ts";
 import { Client, descriptors, isAlive, memory, missingBefore, randomFrom } from "./helpers.ts";
 import { root, spoken, until, watchServer, within } from "./helpers.ts";
 
-const { values } = parseArgs({
-  options: {
-    minutes: { type: "string", default: "5" },
-    clients: { type: "string", default: "50" },
-    seed: { type: "string", default: String(Math.floor(Math.random() * 2 ** 31)) },
-  },
-});
-const [minutes, clients, seed] = [+values.minutes, +values.clients, +values.seed];
+const usage = `usage: bun test/soak.ts [options]
+  --minutes N  how long it runs (5)
+  --clients N  how many there are at once (50)
+  --seed N     repeats what an earlier run tried (none)
+  -h, --help   print this
+`;
+const { values } = parseCommandLine(usage, Bun.argv.slice(2));
+if (values["help"]) print(usage);
+const [minutes, clients] = [Number(values["minutes"]), Number(values["clients"])];
+const seed = Number(values["seed"] ?? Math.floor(Math.random() * 2 ** 31));
 
 // --- The ledger ----------------------------------------------------------------------------------
 
