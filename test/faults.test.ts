@@ -18,6 +18,7 @@ import {
   patience,
   randomFrom,
   root,
+  run,
   type Server,
   startServer,
   state,
@@ -1068,9 +1069,9 @@ test("the log says when what happened, and the address of whoever was refused", 
 test("a web page cannot speak, and the log tells who tried", async () => {
   await using server = await startServer();
   using ann = await Client.connect(server, "ann");
-  await expect(
-    fetch(`http://127.0.0.1:${server.port}/`, { method: "POST", body: "hello\n" }),
-  ).rejects.toThrow();
+  // In a process of its own: after a malformed answer, ours may stop reading the server's log.
+  const page = `fetch("http://127.0.0.1:${server.port}/", { method: "POST", body: "hello\\n" })`;
+  expect((await run([process.execPath, "-e", `await ${page}`])).stderr).toContain("HTTP");
   await server.log.line("127.0.0.1 was refused: this is no web server");
   ann.send("/who\n");
   await ann.line("* 1 online:");
