@@ -7,6 +7,7 @@
 /** Takes as many bytes as it can at once, and gives how many; it calls `flush()` when it can take more. */
 export type Write = (bytes: Uint8Array) => number;
 
+const nothing = new Uint8Array(0);
 const maxWrite = 262_144; // about what a socket's buffer takes at once, bytes
 
 /**
@@ -98,8 +99,10 @@ export class Outlet {
     this.#kept.push(taken < bytes.length ? bytes.subarray(0, taken) : bytes);
     this.#written += taken;
     this.#keptBytes += taken;
-    while (this.#keptBytes - this.#kept[this.#oldest]!.length >= this.#keep)
-      this.#keptBytes -= this.#kept[this.#oldest++]!.length;
+    while (this.#keptBytes - this.#kept[this.#oldest]!.length >= this.#keep) {
+      this.#keptBytes -= this.#kept[this.#oldest]!.length;
+      this.#kept[this.#oldest++] = nothing; // so that it can be collected
+    }
     if (this.#oldest < 1024) return;
     this.#kept.splice(0, this.#oldest);
     this.#oldest = 0;

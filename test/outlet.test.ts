@@ -164,3 +164,17 @@ test("a long stream keeps what it should", () => {
   outlet.pour((bytes) => ((again += Buffer.from(bytes).toString()), bytes.length));
   expect([again.length, again.slice(0, 10)]).toEqual([1000, "000004900\n"]);
 });
+
+test("what is not kept any more costs no memory", async () => {
+  const outlet = new Outlet(100_000);
+  outlet.pour((bytes) => bytes.length);
+  const blocks = Array.from({ length: 500 }, () => {
+    const block = new Uint8Array(100_000);
+    outlet.push(block);
+    return new WeakRef(block);
+  });
+  await Bun.sleep(0); // until then, a WeakRef holds what it refers to
+  Bun.gc(true);
+  expect(blocks.filter((block) => block.deref()).length).toBeLessThan(50);
+  expect(outlet.lag).toBe(0);
+});
