@@ -1,15 +1,14 @@
 /**
  * The fast way between a worker's client and the server: while nothing else goes on in the worker, it
- * blocks in `poll(2)` over three descriptors and moves bytes by system calls (native.ts says why).
+ * blocks in `poll(2)` over its three descriptors and moves bytes by system calls (native.ts says why).
  *
  * - A block from the server: `recv`, `send`, and back to `poll`.
  * - Lines from the client: the iterator gives them, and blocks again when it is asked for the next ones.
- * - Whatever else the event loop has to do (IPC, a signal): back to it, for one turn. Its own descriptor
- *   is in the set, so nothing that comes between two polls is overlooked.
+ * - IPC, a signal, the end of the server's bytes: back to the event loop, for one turn.
  *
- * The event loop runs, too, while the worker waits for an answer, a password or `--rate`: then nobody
- * asks for the next lines, and Bun's own sockets carry what comes from the server. So a timer or a
- * promise never waits for `poll`; the one exception asks for `hurry()`.
+ * The event loop runs, too, while the worker waits for an answer, a password or `--rate`: then nobody asks
+ * for the next lines, and Bun's own sockets carry what comes from the server. So a timer or a promise
+ * never waits for `poll`; the one exception asks for `hurry()`.
  *
  * Where bytes wait: what the client says waits in its socket, whose lines are taken only when they are
  * whole; what the others say waits in stdin; a block that the client's socket has not taken whole waits
@@ -27,7 +26,6 @@ import {
   POLLIN,
   POLLOUT,
   POLLRDHUP,
-  eventLoopDescriptor,
   PollSet,
   setLowWatermark,
   shouldRetry,
@@ -39,10 +37,11 @@ declare module "bun" {
   function connect<Data = undefined>(options: FdSocketOptions<Data>): Promise<Socket<Data>>;
 }
 
-const stdin = 0;
-const eventLoop = eventLoopDescriptor();
-const maxTurns = 250; // without the event loop: in an endless flood, IPC and signals wait for so many
+const [stdin, ipc] = [0, 3]; // Bun's IPC descriptor in a child is 3
 const bufferSize = 65_536; // bytes that are moved at once
+// Poll does not see a signal that came just before it; the event loop does. So poll gives up soon after a
+// line, once, and then hardly ever. In an endless flood, signals wait for so many turns.
+const [soon, hardlyEver, maxTurns] = [100, 30_000, 1000]; // ms, ms, turns
 
 /** A TCP socket of Bun's own, below a `net.Socket`. */
 type NativeSocket = Bun.Socket & { readonly fd: number };
@@ -66,7 +65,8 @@ export class NativeRelay implements Relay {
   #isTorn = false; // the beginning of a line was taken, and its end not yet
   #watermark = 1; // bytes that the client's socket must hold before poll reports it
   #hasHungUp = false; // the server says nothing more
-  #patience = -1; // the longest that poll may block, ms; -1: for ever
+  #isQuiet = false; // nothing has come for a while
+  #isHurried = false; // timers wait
 
   private constructor(c: LibC) {
     this.#c = c;
@@ -104,7 +104,7 @@ export class NativeRelay implements Relay {
   async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array, void> {
     for (;;) {
       const lines = this.#block();
-      if (this.#patience >= 0) await turn();
+      if (this.#isHurried) await turn();
       if (lines === null) return;
       if (lines) yield lines;
       else if (this.#hasHungUp || !process.connected) return void (await this.closed);
@@ -113,7 +113,7 @@ export class NativeRelay implements Relay {
   }
 
   hurry(): void {
-    this.#patience = 20;
+    this.#isHurried = true;
   }
 
   say(lines: string): Promise<void> | undefined {
@@ -187,11 +187,12 @@ export class NativeRelay implements Relay {
       const isFull = this.#down !== undefined;
       this.#polled.watch(0, stdin, isFull ? 0 : POLLIN);
       this.#polled.watch(1, client.fd, POLLIN | POLLRDHUP | (isFull ? POLLOUT : 0));
-      this.#polled.watch(2, eventLoop, POLLIN);
-      if (!this.#polled.wait(this.#c, this.#patience)) return undefined;
-      const happened = this.#polled.happened(1);
-      if (!this.#polled.happened(0) && !happened) return undefined;
+      this.#polled.watch(2, ipc, POLLIN);
+      const patience = this.#isHurried ? soon / 5 : this.#isQuiet ? hardlyEver : soon;
+      this.#isQuiet = !this.#polled.wait(this.#c, patience);
+      if (this.#isQuiet || this.#polled.happened(2)) return undefined;
       if (this.#polled.happened(0) && !this.#relay(client.fd)) return undefined;
+      const happened = this.#polled.happened(1);
       if (happened & POLLOUT) this.#flushDown();
       if (happened & ~POLLOUT) {
         const lines = this.#takeLines(client.fd, (happened & POLLRDHUP) !== 0);

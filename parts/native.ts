@@ -13,7 +13,6 @@
  *
  * @module
  */
-import { readdirSync, readlinkSync } from "node:fs";
 import { dlopen, ptr, read } from "bun:ffi";
 
 const symbols = {
@@ -90,26 +89,6 @@ export function bytesWritten(c: LibC, fd: number): number | undefined {
     if (acknowledged() === before) return Number(before) + waiting[0]!;
   }
   return undefined;
-}
-
-/**
- * The descriptor of Bun's event loop, an epoll instance: `poll` reports it as readable when the loop has
- * something to do other than a timer. Throws if it cannot be found.
- */
-export function eventLoopDescriptor(): number {
-  const descriptors = readdirSync("/proc/self/fd")
-    .map(Number)
-    .sort((a, b) => a - b);
-  const target = (fd: number) => {
-    try {
-      return readlinkSync(`/proc/self/fd/${fd}`);
-    } catch {
-      return ""; // the descriptor of the listing itself, which is closed
-    }
-  };
-  const found = descriptors.find((fd) => target(fd) === "anon_inode:[eventpoll]");
-  if (found === undefined) throw new Error("no event loop in /proc/self/fd");
-  return found;
 }
 
 /** Whether the last call failed only because there was nothing to do, or a signal came. */
