@@ -71,7 +71,9 @@ const numeric = (rows: string[][]) =>
 
 /** Cells of the same width in a column. */
 function aligned(rows: string[][]): string[][] {
-  const widths = rows[0]!.map((_, at) => Math.max(...rows.map((row) => Bun.stringWidth(row[at]!))));
+  // Three at least: as Prettier has it.
+  const width = (at: number) => Math.max(3, ...rows.map((row) => Bun.stringWidth(row[at]!)));
+  const widths = rows[0]!.map((_, at) => width(at));
   const right = numeric(rows);
   return rows.map((row) =>
     row.map((cell, at) => {
