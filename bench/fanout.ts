@@ -14,7 +14,7 @@ import { closeRoom, fill, openRoom, say } from "./clients.ts";
 import { contenders, type Start, startServer } from "./servers.ts";
 
 const usage = `usage: bun bench/fanout.ts [options]
-  --quick     16 receivers only: about 5 s on an idle machine, else half a minute
+  --quick     16 receivers only: about 5 s; else half a minute
   -h, --help  print this
 
 How long a line of 80 bytes takes until all of 1 to 128 receivers have it, with
