@@ -11,12 +11,12 @@
 import { once } from "node:events";
 import type { Socket } from "node:net";
 import { PassThrough } from "node:stream";
-import { type Address, explain, wasClosed } from "./parts/address.ts";
-import { type ClientOptions, readClientOptions } from "./parts/client-options.ts";
-import { fail } from "./parts/command-line.ts";
-import { converse, type Events } from "./parts/conversation.ts";
-import { isAlone, isWelcome, People } from "./parts/notices.ts";
-import { bold, dim, render, Terminal } from "./parts/terminal.ts";
+import { type Address, explain, wasClosed } from "./parts/client/address.ts";
+import { type ClientOptions, readClientOptions } from "./parts/client/options.ts";
+import { fail } from "./parts/shared/command-line.ts";
+import { converse, type Events } from "./parts/client/conversation.ts";
+import { isAlone, isWelcome, People } from "./parts/client/notices.ts";
+import { bold, dim, render, Terminal } from "./parts/client/terminal.ts";
 
 function lost({ host, port }: Address, reason: string): never {
   return fail(1, `${host}:${port}: ${reason}`);

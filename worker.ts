@@ -14,10 +14,10 @@
  */
 import { once } from "node:events";
 import type { Socket } from "node:net";
-import type { Heritage, Order, Question, Request, Terms } from "./parts/control.ts";
-import { openRelay } from "./parts/open-relay.ts";
-import { brokenRule, cleanName, createFramer } from "./parts/text.ts";
-import { createThrottle } from "./parts/throttle.ts";
+import type { Heritage, Order, Question, Request, Terms } from "./parts/shared/control.ts";
+import { openRelay } from "./parts/worker/open-relay.ts";
+import { brokenRule, cleanName, createFramer } from "./parts/shared/text.ts";
+import { createThrottle } from "./parts/worker/throttle.ts";
 
 const handshake = 0x16; // the first byte of a client that speaks TLS (RFC 8446, 5.1)
 

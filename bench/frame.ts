@@ -10,8 +10,8 @@
  * @module
  */
 import { bench, do_not_optimize, run, summary } from "mitata";
-import { parseCommandLine, print } from "../parts/command-line.ts";
-import { cleanText, createFramer } from "../parts/text.ts";
+import { parseCommandLine, print } from "../parts/shared/command-line.ts";
+import { cleanText, createFramer } from "../parts/shared/text.ts";
 
 const usage = `usage: bun bench/frame.ts
   -h, --help  print this

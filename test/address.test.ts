@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { explain, parseAddress } from "../parts/address.ts";
+import { explain, parseAddress } from "../parts/client/address.ts";
 
 test.each([
   ["", "127.0.0.1", 2000],

@@ -18,8 +18,8 @@
 import { rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseCommandLine, print } from "../parts/command-line.ts";
-import { cleanName } from "../parts/text.ts";
+import { parseCommandLine, print } from "../parts/shared/command-line.ts";
+import { cleanName } from "../parts/shared/text.ts";
 import { Client, descriptors, isAlive, memory, missingBefore, randomFrom } from "./helpers.ts";
 import { root, run, type Server, spoken, state, unsafe, until, watchServer } from "./helpers.ts";
 import { Redis } from "./redis-server.ts";

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { Bookmark } from "../parts/link.ts";
+import { Bookmark } from "../parts/redis/link.ts";
 
 /** A bookmark behind the tenth entry, and a function that reads a server's entry: what is it? */
 function reader() {

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { parseCommandLine } from "../parts/command-line.ts";
+import { parseCommandLine } from "../parts/shared/command-line.ts";
 
 const usage = `usage: bun script.ts [options] [FILE]
   --port N             TCP port; 0 takes a free one (2000)

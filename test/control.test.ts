@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
-import { isMessage } from "../parts/control.ts";
-import { cleanName } from "../parts/text.ts";
+import { isMessage } from "../parts/shared/control.ts";
+import { cleanName } from "../parts/shared/text.ts";
 
 test.each([
   { type: "ready" },

@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
-import type { Request } from "../parts/control.ts";
-import { Inlet } from "../parts/inlet.ts";
+import type { Request } from "../parts/shared/control.ts";
+import { Inlet } from "../parts/server/inlet.ts";
 
 const who = (at: number): Request => ({ type: "who", at });
 

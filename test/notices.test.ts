@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { asksPassword, isChat, People, welcomedName } from "../parts/notices.ts";
+import { asksPassword, isChat, People, welcomedName } from "../parts/client/notices.ts";
 
 test.each([
   ["* welcome ann (1 online), /help lists the commands", "ann"],

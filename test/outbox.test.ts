@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { Outbox } from "../parts/outbox.ts";
+import { Outbox } from "../parts/redis/outbox.ts";
 
 const full = 8 * 2 ** 20; // so many bytes wait at most
 

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { Outlet } from "../parts/outlet.ts";
+import { Outlet } from "../parts/server/outlet.ts";
 
 /** Takes as many bytes as it has room for. */
 function sink(room = Infinity) {

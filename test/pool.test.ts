@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, expect, jest, test } from "bun:test";
-import { Pool, type Startable } from "../parts/pool.ts";
-import { Refusal } from "../parts/refusal.ts";
+import { Pool, type Startable } from "../parts/server/pool.ts";
+import { Refusal } from "../parts/server/refusal.ts";
 
 beforeEach(() => void jest.useFakeTimers());
 afterEach(() => void jest.useRealTimers());

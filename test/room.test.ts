@@ -1,7 +1,6 @@
 import { expect, test } from "bun:test";
-import type { Request } from "../parts/control.ts";
-import type { Link, LinkedRoom } from "../parts/link.ts";
-import { noLink, Room } from "../parts/room.ts";
+import type { Request } from "../parts/shared/control.ts";
+import { type Link, type LinkedRoom, noLink, Room } from "../parts/server/room.ts";
 
 const linesOf = (block: Uint8Array) => Buffer.from(block).toString().trimEnd().split("\n");
 
@@ -131,8 +130,8 @@ test("who leaves is missed by the others, once, and its name is free", async () 
 
 test("everyone is told which process took over from one that died", async () => {
   const served: unknown[] = [];
-  const serve = (...args: unknown[]) => void served.push(args);
-  const { room, ann, bob, eve, appended } = await roomOfThree({ serve });
+  const setPid = (...args: unknown[]) => void served.push(args);
+  const { room, ann, bob, eve, appended } = await roomOfThree({ setPid });
   ann.pid = 4;
   room.takeOver(ann, 1, "killed by SIGKILL");
   const notice = "* worker 1 of ann was killed by SIGKILL, 4 took over";

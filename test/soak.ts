@@ -16,7 +16,7 @@
  *
  * @module
  */
-import { parseCommandLine, print } from "../parts/command-line.ts";
+import { parseCommandLine, print } from "../parts/shared/command-line.ts";
 import { Client, descriptors, isAlive, memory, missingBefore, randomFrom } from "./helpers.ts";
 import { root, spoken, until, watchServer, within } from "./helpers.ts";
 

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { cleanName, cleanText, createFramer } from "../parts/text.ts";
+import { cleanName, cleanText, createFramer } from "../parts/shared/text.ts";
 
 test.each([
   ["plain text, with punctuation: /* {} */", "plain text, with punctuation: /* {} */"],

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { createThrottle } from "../parts/throttle.ts";
+import { createThrottle } from "../parts/worker/throttle.ts";
 
 /** A sender of 10 lines a second: the waits before so many lines, on a clock that a test sets. */
 function sender() {

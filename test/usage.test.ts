@@ -1,6 +1,6 @@
 /** What processes use, as the person who asks is told. */
 import { expect, test } from "bun:test";
-import { createUsageReader } from "../parts/usage.ts";
+import { createUsageReader } from "../parts/server/usage.ts";
 
 test("a process has memory of its own, and its time grows with its work", async () => {
   const busy = Bun.spawn([process.execPath, "-e", "for (;;);"]);

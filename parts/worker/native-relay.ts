@@ -29,7 +29,7 @@ import {
   PollSet,
   setLowWatermark,
   shouldRetry,
-} from "./native.ts";
+} from "../shared/native.ts";
 import type { Relay } from "./relay.ts";
 
 /** Bun adopts an open descriptor; bun-types has the options but not this overload. */

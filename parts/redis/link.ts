@@ -13,7 +13,8 @@
  * @module
  */
 import { hostname } from "node:os";
-import { log } from "./log.ts";
+import { log } from "../server/log.ts";
+import type { Link, LinkedRoom, Remote } from "../server/room.ts";
 import { Outbox } from "./outbox.ts";
 import {
   type Appended,
@@ -25,46 +26,7 @@ import {
   type Owner,
   redirection,
   Store,
-} from "./redis.ts";
-
-/** Where names are unique, and who else gets what is said here. */
-export interface Link {
-  /** Begins to deliver what others say. */
-  start(room: LinkedRoom): void;
-  /** Passes whole lines on to the other servers. Takes any number, and never throws. */
-  append(block: Uint8Array): void;
-  /** Whether more is said here than the others can be given: a flood should wait. */
-  readonly isBehind: boolean;
-  /** Claims a name for a client; gives how many are online with it, or 0 if somebody has the name. */
-  claim(name: string, pid: number): Promise<number>;
-  /** Whether a name is claimed for a client of ours. */
-  owns(name: string): boolean;
-  /** Another worker serves the client that has a name. */
-  serve(name: string, pid: number): void;
-  /** Frees a name, behind all that was appended before. */
-  release(name: string): void;
-  /** Lists everyone, in lines; `here` are our own, and what there is to say of them. */
-  who(here: Present[]): Promise<string>;
-  /** Ends the link when everything that was said is appended. */
-  close(): Promise<void>;
-}
-
-/** Somebody who is here; the note ends the line about them, behind their worker. */
-export interface Present {
-  name: string;
-  pid: number;
-  note: string;
-}
-
-/** What the link needs of its server's room. */
-export interface LinkedRoom {
-  /** Delivers whole lines to every client here; pending while a flood has to wait. */
-  deliver(lines: Uint8Array): Promise<void>;
-  /** Tells every client here something about the link. */
-  inform(text: string): void;
-  /** A name of ours is somebody else's now: its client here must get another. */
-  rename(name: string): void;
-}
+} from "./store.ts";
 
 const slowMs = 2000; // a link whose round trip takes longer is slow
 const quickMs = 1000; // and one that was slow is so until it takes less
@@ -99,7 +61,7 @@ class Names {
     return this.#owned.has(name) || this.#claimed.has(name);
   }
 
-  serve(name: string, pid: number): void {
+  setPid(name: string, pid: number): void {
     if (this.#owned.has(name)) this.#owned.set(name, pid);
   }
 
@@ -224,8 +186,8 @@ class RedisLink implements Link {
   }
 
   /** The others are told with the next renewal of our lease. */
-  serve(name: string, pid: number): void {
-    this.#names.serve(name, pid);
+  setPid(name: string, pid: number): void {
+    this.#names.setPid(name, pid);
   }
 
   release(name: string): void {
@@ -240,22 +202,17 @@ class RedisLink implements Link {
     for (const name of taken) if (this.#names.delete(name)) this.#room?.rename(name);
   }
 
-  async who(here: Present[]): Promise<string> {
-    const groups = new Map([[this.#id, here]]);
+  get label(): string {
+    return label(this.#id);
+  }
+
+  async others(): Promise<Remote[] | undefined> {
     // Those who ask at the same time share what Redis says.
     this.#asking ??= this.#store?.owners().finally(() => (this.#asking = undefined));
     const owners = await this.#asking?.catch(() => undefined);
-    for (const { server, name, pid } of owners ?? [])
-      if (server !== this.#id)
-        groups.set(server, [...(groups.get(server) ?? []), { name, pid, note: ")" }]);
-    const lines = [...groups].map(([server, people]) => {
-      const heading = `\n* ${label(server)}${server === this.#id ? ", this one" : ""}:`;
-      return (
-        heading + people.map(({ name, pid, note }) => `\n* ${name} (worker ${pid}${note}`).join("")
-      );
-    });
-    if (!owners) lines.push("\n* the link is lost: who is on other servers is not known");
-    return `${[...groups.values()].flat().length} online:${lines.join("")}`;
+    return owners
+      ?.filter(({ server }) => server !== this.#id)
+      .map(({ server, name, pid }) => ({ server: label(server), name, pid }));
   }
 
   // --- The link, from connecting to the end ------------------------------------------------------

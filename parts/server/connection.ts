@@ -5,8 +5,8 @@
  * @module
  */
 import type { Socket } from "node:net";
-import type { Order, Request } from "./control.ts";
-import { bytesWritten, libc } from "./native.ts";
+import type { Order, Request } from "../shared/control.ts";
+import { bytesWritten, libc } from "../shared/native.ts";
 import { Outlet } from "./outlet.ts";
 import type { WorkerProcess } from "./process.ts";
 import type { Member } from "./room.ts";

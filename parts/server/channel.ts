@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { libc, type LibC, socketPair } from "./native.ts";
+import { libc, type LibC, socketPair } from "../shared/native.ts";
 
 /** What happens at the server's end. */
 export interface ChannelEvents {

@@ -6,8 +6,8 @@
 import type { Socket } from "node:net";
 import { type Address, dial } from "./address.ts";
 import { asksPassword, isChat, showsThatWeAreIn, wantsTLS } from "./notices.ts";
-import { createFramer } from "./text.ts";
-import { after } from "./timers.ts";
+import { createFramer } from "../shared/text.ts";
+import { after } from "../shared/timers.ts";
 
 const alert = 0x15; // the first byte of what a TLS server answers to plain text
 

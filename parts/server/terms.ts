@@ -7,10 +7,10 @@ import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 import { Writable } from "node:stream";
 import { createSecureContext } from "node:tls";
-import { fail, print } from "./command-line.ts";
-import type { Terms } from "./control.ts";
+import { fail, print } from "../shared/command-line.ts";
+import type { Terms } from "../shared/control.ts";
 import type { Options } from "./options.ts";
-import { cleanText } from "./text.ts";
+import { cleanText } from "../shared/text.ts";
 
 /** Reads the files that the options name. Throws an error that says what is wrong with them. */
 export function readTerms({ tlsCert, tlsKey, passwordFile, maxLine, rate }: Options): Terms {

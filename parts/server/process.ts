@@ -6,11 +6,17 @@
  */
 import type { Socket } from "node:net";
 import { type Channel, spawnWithChannel } from "./channel.ts";
-import { type Heritage, isMessage, type Order, type Request, type Terms } from "./control.ts";
+import {
+  type Heritage,
+  isMessage,
+  type Order,
+  type Request,
+  type Terms,
+} from "../shared/control.ts";
 import { Inlet } from "./inlet.ts";
 import type { Outlet } from "./outlet.ts";
-import { maxName } from "./text.ts";
-import { after } from "./timers.ts";
+import { maxName } from "../shared/text.ts";
+import { after } from "../shared/timers.ts";
 
 // The server's own environment may hold secrets, so workers do not get it. Bun documents none of
 // these. Without the collector's timer and the allocator's purging, a line costs a worker a quarter

@@ -9,7 +9,7 @@ import type { Relay } from "./relay.ts";
 /** Opens stdin and stdout: the fast way if it can be had here. */
 export async function openRelay(): Promise<Relay> {
   await rehearse();
-  const { libc } = await import("./native.ts");
+  const { libc } = await import("../shared/native.ts");
   if (!libc) return new (await import("./plain-relay.ts")).PlainRelay();
   return (await import("./native-relay.ts")).NativeRelay.open(libc);
 }

@@ -3,10 +3,9 @@
  *
  * @module
  */
-import type { Request } from "./control.ts";
-import type { Link } from "./link.ts";
+import type { Request } from "../shared/control.ts";
 import { log } from "./log.ts";
-import { maxName } from "./text.ts";
+import { maxName } from "../shared/text.ts";
 import { createUsageReader, type Usage } from "./usage.ts";
 
 /** A client's connection, as the room needs it. */
@@ -25,6 +24,48 @@ export interface Member {
   deliver(block: Uint8Array): void;
   /** Asks something in its name, behind what it has asked itself. */
   ask(request: Request): void;
+}
+
+/** The servers that share a room: where names are unique, and who else gets what is said here. */
+export interface Link {
+  /** What the others call this server. */
+  readonly label: string;
+  /** Begins to deliver what others say. */
+  start(room: LinkedRoom): void;
+  /** Passes whole lines on to the other servers. Takes any number, and never throws. */
+  append(block: Uint8Array): void;
+  /** Whether more is said here than the others can be given: a flood should wait. */
+  readonly isBehind: boolean;
+  /** Claims a name for a client; gives how many are online with it, or 0 if somebody has the name. */
+  claim(name: string, pid: number): Promise<number>;
+  /** Whether a name is claimed for a client of ours. */
+  owns(name: string): boolean;
+  /** Another worker has the client of this name now. */
+  setPid(name: string, pid: number): void;
+  /** Frees a name, behind all that was appended before. */
+  release(name: string): void;
+  /** Who is on the other servers, sorted by server; undefined while the link is lost. */
+  others(): Promise<Remote[] | undefined>;
+  /** Ends the link when everything that was said is appended. */
+  close(): Promise<void>;
+}
+
+/** Somebody on another server. */
+export interface Remote {
+  /** What that server is called. */
+  server: string;
+  name: string;
+  pid: number;
+}
+
+/** What the link needs of its server's room. */
+export interface LinkedRoom {
+  /** Delivers whole lines to every client here; pending while a flood has to wait. */
+  deliver(lines: Uint8Array): Promise<void>;
+  /** Tells every client here something about the link. */
+  inform(text: string): void;
+  /** A name of ours is somebody else's now: its client here must get another. */
+  rename(name: string): void;
 }
 
 const flood = 16_384; // bytes in a block that only somebody in a hurry sends
@@ -54,7 +95,7 @@ export class Room {
    */
   static async open(options: { redis?: string; room: string; verbose?: boolean }): Promise<Room> {
     if (!options.redis) return new Room(noLink(), options);
-    const { openLink } = await import("./link.ts"); // a server that is alone does not need it
+    const { openLink } = await import("../redis/link.ts"); // a server that is alone does not need it
     return new Room(await openLink(options.redis, options.room), options);
   }
 
@@ -108,11 +149,22 @@ export class Room {
   async who(member: Member): Promise<void> {
     if (!this.#members.has(member)) return;
     const usage = await this.#readUsage(Array.from(this.#members.keys(), ({ pid }) => pid));
-    const here = [...this.#members].map(([{ pid, relayed }, name]) => {
-      const isAsker = name === this.nameOf(member);
-      return { name, pid, note: describe(relayed, usage.get(pid)) + (isAsker ? ", you" : "") };
+    const others = await this.#link.others();
+    const people = [...this.#members].map(([other, name]) => {
+      const note =
+        describe(other.relayed, usage.get(other.pid)) + (other === member ? ", you" : "");
+      return `${name} (worker ${other.pid}${note}`;
     });
-    this.tell(member, `${await this.#link.who(here)}\n* try: kill -9 ${member.pid}`);
+    const lines = [`${people.length + (others?.length ?? 0)} online:`];
+    if (this.#link.label) lines.push(`${this.#link.label}, this one:`);
+    lines.push(...people);
+    let server = "";
+    for (const other of others ?? []) {
+      if (other.server !== server) lines.push(`${(server = other.server)}:`);
+      lines.push(`${other.name} (worker ${other.pid})`);
+    }
+    if (!others) lines.push("the link is lost: who is on other servers is not known");
+    this.tell(member, [...lines, `try: kill -9 ${member.pid}`].join("\n* "));
   }
 
   /**
@@ -152,7 +204,7 @@ export class Room {
   /** Tells the room that another process serves a member. */
   takeOver(member: Member, dead: number, how: string): void {
     const name = this.nameOf(member);
-    this.#link.serve(name, member.pid);
+    this.#link.setPid(name, member.pid);
     const ending = how.replace(/^killed/, "was killed");
     this.#announce(member, `worker ${dead} of ${name} ${ending}, ${member.pid} took over`);
   }
@@ -193,12 +245,10 @@ export function noLink(): Link {
       return names.has(name) ? 0 : names.add(name).size;
     },
     owns: (name) => names.has(name),
-    serve() {},
+    setPid() {},
     release: (name) => void names.delete(name),
-    async who(here) {
-      const lines = here.map(({ name, pid, note }) => `\n* ${name} (worker ${pid}${note}`);
-      return `${here.length} online:${lines.join("")}`;
-    },
+    label: "",
+    others: async () => [],
     async close() {},
   };
 }

@@ -3,8 +3,8 @@
  *
  * @module
  */
-import { version } from "../package.json";
-import { fail, parseCommandLine, print } from "./command-line.ts";
+import { version } from "../../package.json";
+import { fail, parseCommandLine, print } from "../shared/command-line.ts";
 
 const usage = `pipechat ${version}: a chat server with one process per connection
 

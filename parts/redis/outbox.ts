@@ -6,7 +6,7 @@
  *
  * @module
  */
-import type { Entry } from "./redis.ts";
+import type { Entry } from "./store.ts";
 
 const maxBlock = 65_536; // bytes that are appended together; a single block may be more
 const maxQueued = 8 * 2 ** 20; // bytes that wait

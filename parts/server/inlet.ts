@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { Request } from "./control.ts";
+import type { Request } from "../shared/control.ts";
 
 const newline = 0x0a;
 

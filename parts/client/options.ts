@@ -5,7 +5,7 @@
  */
 import { createSecureContext } from "node:tls";
 import { type Address, parseAddress } from "./address.ts";
-import { fail, parseCommandLine, print } from "./command-line.ts";
+import { fail, parseCommandLine, print } from "../shared/command-line.ts";
 
 const usage = `usage: bun client.ts [options] [HOST[:PORT]] [NAME]
 
