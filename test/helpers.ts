@@ -219,16 +219,16 @@ function follow(stream: ReadableStream<Uint8Array>, edit = (line: string) => lin
   return lines;
 }
 
-/** Kills each process that serves a client, until the server gives up and disconnects the client. */
+/** Kills each process that serves a client as soon as it does, until the server disconnects the client. */
 export async function disconnect(server: Server, name: string): Promise<void> {
-  const tookOver = new RegExp(`of ${name} .* took over$`);
-  for (let deaths = 0; deaths < 2; deaths++) {
-    const before = server.log.all.filter((line) => tookOver.test(line)).length;
-    process.kill(await server.worker(name), "SIGKILL");
-    await server.log.count(tookOver, before + 1);
+  let pid = await server.worker(name);
+  for (;;) {
+    process.kill(pid, "SIGKILL");
+    const next = new RegExp(`worker ${pid} of ${name} .*, (\\d+) took over$|: ${name} left`);
+    const [, heir] = next.exec(await server.log.line(next))!;
+    if (heir === undefined) return;
+    pid = Number(heir);
   }
-  process.kill(await server.worker(name), "SIGKILL");
-  await server.log.line(new RegExp(`: ${name} left .*, the third in 10 s`));
 }
 
 /** A process, as the system tells of it. */

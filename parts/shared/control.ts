@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { cleanName } from "./text.ts";
+import { cleanName, maxName } from "./text.ts";
 
 /** How a client is served: limits (bytes, lines a second), and how it proves who it is. */
 export interface Terms {
@@ -22,20 +22,26 @@ export interface Heritage {
   name: string;
   /** The dead worker may have taken the beginning of a line: its rest is no line. */
   isTorn: boolean;
+  /** The client has left: it only gets what waits for it. */
+  isLeaving: boolean;
 }
 
-/** What the server orders: serve the client whose socket comes along, take an answer, come to an end. */
+/**
+ * What the server orders: serve the client whose socket comes along; its name is this from now on; what was
+ * asked last is dealt with; come to an end.
+ */
 export type Order =
   | ({ type: "serve"; heritage?: Heritage } & Terms)
-  | { type: "done"; name: string }
-  | { type: "finish" };
+  | { type: "name"; name: string }
+  | { type: "done" | "finish" };
 
 /**
  * What a worker may ask. `name` joins or renames; `tell` is a line for its own client only; `warn` is one
  * for the log, too; `refuse` is the same as its last one.
  */
 export type Question =
-  | { type: "who" | "leave" }
+  | { type: "who" }
+  | { type: "leave" }
   | { type: "name"; name: string }
   | { type: "tell" | "warn" | "refuse"; text: string };
 
@@ -48,18 +54,25 @@ export type Request = Question & { at: number };
 
 /**
  * Everything that comes from a worker: that it is `ready`, once; that it has its client's socket, once;
- * that it is about to take the beginning of a line, or has taken its end; and requests.
+ * what would be lost with it, when that changes: whole lines, or the beginning of one; and requests.
  */
-export type Message =
-  { type: "ready" } | { type: "serving" } | { type: "torn"; isTorn: boolean } | Request;
+export type Message = { type: "ready" } | { type: "serving" } | Holds | Request;
+
+/** What a worker has taken from its client and not said yet. */
+export interface Holds {
+  type: "holds";
+  lines: boolean;
+  part: boolean;
+}
 
 /** Whether a message is valid, and a name in it clean: the server does not trust its workers. */
 export function isMessage(message: unknown): message is Message {
-  const { type, at, name, text } = (message ?? {}) as Record<string, unknown>;
+  const { type, at, name, text, lines, part } = (message ?? {}) as Record<string, unknown>;
   if (type === "ready" || type === "serving") return true;
-  if (type === "torn") return typeof (message as { isTorn: unknown }).isTorn === "boolean";
+  if (type === "holds") return typeof lines === "boolean" && typeof part === "boolean";
   if (!Number.isSafeInteger(at)) return false;
-  if (type === "name") return typeof name === "string" && cleanName(name) === name;
+  if (type === "name")
+    return typeof name === "string" && name.length <= 2 * maxName && cleanName(name) === name;
   if (type === "tell" || type === "warn" || type === "refuse")
     return typeof text === "string" && text.length < 1000;
   return type === "who" || type === "leave";

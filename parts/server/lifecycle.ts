@@ -1,0 +1,60 @@
+/**
+ * How the server begins to listen, which signals it obeys, and how it ends.
+ *
+ * @module
+ */
+import type { AddressInfo, Server } from "node:net";
+import { fail } from "../shared/command-line.ts";
+import { atMost } from "../shared/timers.ts";
+import type { Connection } from "./connection.ts";
+import { endLog, log, say } from "./log.ts";
+import type { Pool } from "./pool.ts";
+import { isIgnored } from "./proc.ts";
+import type { WorkerProcess } from "./process.ts";
+import type { Room } from "./room.ts";
+
+/** Listens, and says so. Ends the process, with a line that says what to do, if that is not possible. */
+export async function listen(server: Server, host: string, port: number): Promise<void> {
+  server.on("error", (error: NodeJS.ErrnoException) => {
+    if (server.listening) return log(`cannot accept: ${error.message}`);
+    if (error.code === "EADDRINUSE")
+      fail(1, `port ${port} is taken: stop what uses it, or choose another with --port`);
+    fail(1, `cannot listen on ${host}:${port} (${error.code}): is --host this machine's?`);
+  });
+  await new Promise<void>((resolve) => server.listen(port, host, resolve));
+  const { address, family, port: taken } = server.address() as AddressInfo;
+  say(`listening on ${family === "IPv6" ? `[${address}]` : address}:${taken} (pid ${process.pid})`);
+}
+
+/** Obeys signals: SIGHUP reads again what there is to read. */
+export function obeySignals(shutDown: () => Promise<void>, reload?: () => void): void {
+  for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => void shutDown());
+  // Under nohup(1), the end of the terminal is no reason to stop.
+  if (!isIgnored(1)) process.on("SIGHUP", reload ?? (() => void shutDown()));
+}
+
+/** Everything that has to end. */
+export interface Running {
+  server: Server;
+  pool: Pool<WorkerProcess>;
+  room: Room<Connection>;
+  connections: Set<Connection>;
+}
+
+/** Ends everything within 2 s: accepts nobody, relays what is on its way, and tells everyone. */
+export async function shutDown({ server, pool, room, connections }: Running): Promise<void> {
+  const all = [...connections];
+  if (pool.isClosed) {
+    pool.kill();
+    process.exit(130); // asked twice
+  }
+  server.close();
+  pool.close();
+  for (const connection of all) connection.order({ type: "finish" });
+  await atMost(500, ...all.map((connection) => connection.silent));
+  for (const connection of all) connection.sendAway("server is shutting down");
+  await atMost(1000, room.close(), ...all.map((connection) => connection.life));
+  pool.kill();
+  await atMost(100, endLog()); // the terminal may be stopped
+  process.exit();
+}
