@@ -7,64 +7,59 @@ import {
   hasty,
   lost,
   missing,
+  noticesTo,
   openRoom,
   Redis,
   startLinked,
   test,
 } from "./redis-server.ts";
 
-/** Three servers that share a room, with someone who talks and someone who listens on each. */
-async function startThree(stack: AsyncDisposableStack, env = {}) {
-  const redis = stack.use(await Redis.start());
-  const servers = await Promise.all([1, 2, 3].map(() => startLinked(redis, env)));
-  const join = (role: string) =>
-    Promise.all(servers.map((server, n) => Client.connect(server, `${role}${n}`)));
-  const [talkers, listeners] = [await join("talker"), await join("listener")];
-  for (const resource of [...servers, ...talkers, ...listeners]) stack.use(resource);
-  let said = 0;
-  return {
-    ...{ redis, servers, listeners },
-    talk(lines: number) {
-      for (const talker of talkers) talker.send(numbered(lines, said));
-      said += lines;
-    },
-    /** Every line on every server exactly once, in its sender's order, and no notice of a loss. */
-    async allArrived() {
-      for (const n of talkers.keys()) await allHave(listeners, `talker${n}`, said);
-      for (const { lines } of listeners)
-        expect(lines.all.filter((line) => /^\* .* miss/.test(line))).toEqual([]);
-    },
+/** Two people say numbered lines to each other, and to `carl` on a third server. */
+async function startTalk(stack: AsyncDisposableStack, env = {}) {
+  const { redis, first, ann, bob } = await openRoom(stack, env);
+  const carl = stack.use(await Client.connect(stack.use(await startLinked(redis, env)), "carl"));
+  const everyone = [ann, bob, carl];
+  const talk = (count: number, from: number) => {
+    for (const talker of [ann, bob]) talker.send(numbered(count, from));
   };
+  /** Every line on every server exactly once, in its sender's order, and no notice of a loss. */
+  const allArrived = async (count: number) => {
+    await allHave([bob, carl], "ann", count);
+    await allHave([ann, carl], "bob", count);
+    expect(noticesTo(everyone).filter((line) => line.includes("miss"))).toEqual([]);
+  };
+  return { redis, first, everyone, carl, talk, allArrived };
 }
 
 test("kill -9 and restart of Redis in the middle of a flood: every line everywhere exactly once", async (stack) => {
-  const { redis, ...room } = await startThree(stack);
-  for (const round of [1, 2]) {
-    room.talk(6_000);
-    await room.listeners[0]!.line(new RegExp(`^talker1: ${(round - 1) * 9_000 + 500} `));
+  const { redis, everyone, carl, talk, allArrived } = await startTalk(stack);
+  for (const round of [1, 2, 3]) {
+    const end = round * 9_000;
+    talk(6_000, end - 9_000);
+    await carl.line(new RegExp(`^ann: ${end - 8_500} `));
     await redis.kill();
-    room.talk(3_000);
-    await allSee(room.listeners, lost, round);
+    talk(3_000, end - 3_000);
+    await allSee(everyone, lost, round);
     await redis.start();
-    await allSee(room.listeners, back, round);
-    await room.allArrived();
+    await allSee(everyone, back, round);
+    await allArrived(end);
   }
 });
 
 test("a Redis that answers nothing: the chat goes on, and what it gets twice is told once", async (stack) => {
-  const { redis, ...room } = await startThree(stack, hasty);
-  room.talk(6_000);
-  await room.listeners[0]!.line(/^talker1: 500 /);
+  const { redis, first, everyone, carl, talk, allArrived } = await startTalk(stack, hasty);
+  talk(8_000, 0);
+  await carl.line(/^ann: 500 /);
   redis.signal("SIGSTOP");
-  room.talk(2_000);
-  using newcomer = await Client.connect(room.servers[0]!, "newcomer");
+  talk(2_000, 8_000);
+  using newcomer = await Client.connect(first, "newcomer");
   newcomer.send("hello\n");
-  await room.listeners[0]!.line("newcomer: hello");
-  await allSee(room.listeners, lost);
+  await everyone[0]!.line("newcomer: hello");
+  await allSee(everyone, lost);
   redis.signal("SIGCONT"); // now it finds on the lost connections what was sent, and does it
-  await allSee(room.listeners, back);
-  await allSee(room.listeners, "newcomer: hello");
-  await room.allArrived();
+  await allSee(everyone, back);
+  await allSee(everyone, "newcomer: hello");
+  await allArrived(10_000);
   const numbers = await redis.appended();
   expect(new Set(numbers).size).toBeLessThan(numbers.length); // it did get something twice
 });
