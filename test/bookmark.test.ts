@@ -46,7 +46,7 @@ test.each([
   expect(bookmark.isBeyond(end)).toBe(isBeyond);
 });
 
-test("the four examples of the comment, and the last words", () => {
+test("the examples of the comment on read()", () => {
   const { read } = reader();
   read(10, "a", 4);
   expect([read(11, "a", 5), read(12, "b", 7), read(13, "a", 5)]).toEqual(["new", "new", "again"]);
