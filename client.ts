@@ -135,7 +135,7 @@ async function pipe({ address, name, welcomes, listen, quiet }: ClientOptions): 
 
 // --- The start -----------------------------------------------------------------------------------
 
-const options = await readClientOptions(Bun.argv.slice(2));
+const options = readClientOptions(Bun.argv.slice(2));
 const { address } = options;
 if (process.stdin.isTTY && process.stdout.isTTY) void chat(options);
 else await pipe(options).catch((error: Error) => lost(address, explain(error, address)));

@@ -23,11 +23,12 @@ import { Pool } from "./parts/server/pool.ts";
 import { WorkerProcess } from "./parts/server/process.ts";
 import { Refusal, Refusals } from "./parts/server/refusal.ts";
 import { Room } from "./parts/server/room.ts";
-import { printPasswordHash, readTerms, readTermsOrEnd } from "./parts/server/terms.ts";
+import { readTerms, readTermsOrEnd } from "./parts/server/terms.ts";
 import { after, atMost } from "./parts/shared/timers.ts";
 
 const options = readOptions(Bun.argv.slice(2));
-if (options.hashPassword) await printPasswordHash(); // and exit
+if (options.hashPassword)
+  await (await import("./parts/server/hash-password.ts")).printPasswordHash(); // and exit
 
 const maxFiles = maxOpenFiles();
 const maxClients = Math.min(options.maxClients, Math.floor((maxFiles - 30) / filesPerClient));

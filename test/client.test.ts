@@ -395,7 +395,7 @@ test("endless input and a reader that has gone: no crash, no endless memory", as
 test("each mistake is one line", async () => {
   const cases: [string[], number, RegExp][] = [
     [["--nonsense"], 2, /^client\.ts: Unknown option '--nonsense' \(see --help\)\n$/],
-    [["a", "b", "c"], 2, /^client\.ts: 'c' is one word too many \(see --help\)\n$/],
+    [["a", "b", "c"], 2, /^client\.ts: Unexpected argument 'c' \(see --help\)\n$/],
     [["host:port"], 2, /^client\.ts: 'host:port' is no address \(see --help\)\n$/],
     [["host:99999"], 2, /^client\.ts: 99999 is no port \(see --help\)\n$/],
     [["--tls", "--ca", "package.json"], 2, /^client\.ts: Invalid CA \(see --help\)\n$/],

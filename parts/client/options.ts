@@ -3,25 +3,30 @@
  *
  * @module
  */
+import { readFileSync } from "node:fs";
 import { createSecureContext } from "node:tls";
 import { type Address, parseAddress } from "./address.ts";
-import { fail, parseCommandLine, print } from "../shared/command-line.ts";
+import { flag, readCommandLine, text } from "../shared/command-line.ts";
 
-const usage = `usage: bun client.ts [options] [HOST[:PORT]] [NAME]
-
-  HOST, PORT      where the server is: HOST, HOST:PORT, :PORT or [::1]:PORT (127.0.0.1:2000)
-  NAME            what to be called (your login name)
-  --tls           encrypt, and accept no certificate that is not valid for HOST
-  --ca FILE       trust this authority (PEM) instead of the system's
-  --no-reconnect  end when the connection is lost
-  --no-color      no colours; so does NO_COLOR in the environment
-  --no-welcome    send at once: for other servers, which send no '* welcome'
-  --listen        in a pipe: stay when stdin has ended
-  --quiet         in a pipe: print nothing but errors
-  -h, --help      print this
-
+const commandLine = {
+  head: "usage: bun client.ts [options] [HOST[:PORT]] [NAME]\n\n",
+  words: {
+    "HOST, PORT": "where the server is: HOST, HOST:PORT, :PORT or [::1]:PORT (127.0.0.1:2000)",
+    NAME: "what to be called (your login name)",
+  },
+  options: {
+    tls: flag("encrypt, and accept no certificate that is not valid for HOST"),
+    ca: text("FILE", "trust this authority (PEM) instead of the system's"),
+    noReconnect: flag("end when the connection is lost"),
+    noColor: flag("no colours; so does NO_COLOR in the environment"),
+    noWelcome: flag("send at once: for other servers, which send no '* welcome'"),
+    listen: flag("in a pipe: stay when stdin has ended"),
+    quiet: flag("in a pipe: print nothing but errors"),
+  },
+  tail: `
 A password that the server asks for is read without echo, or taken from PIPECHAT_PASSWORD.
-`;
+`,
+};
 
 export interface ClientOptions {
   address: Address;
@@ -35,33 +40,28 @@ export interface ClientOptions {
 }
 
 /**
- * Understands the client's arguments. Ends it if they ask for the usage, or with one line that says what
- * is wrong with them.
+ * Reads the client's arguments. Ends it if they ask for the usage, or with one line that says what is
+ * wrong with them.
  */
-export async function readClientOptions(args: string[]): Promise<ClientOptions> {
-  try {
-    const { values, positionals } = parseCommandLine(usage, args, true);
-    if (values["help"]) print(usage);
-    const [where = "", name = login(), extra] = positionals;
-    if (extra !== undefined) throw new Error(`'${extra}' is one word too many`);
+export function readClientOptions(args: string[]): ClientOptions {
+  return readCommandLine(commandLine, args, (values, [where = "", name = login(), extra]) => {
+    if (extra !== undefined) throw new Error(`Unexpected argument '${extra}'`);
     if (/^\d+$/.test(name)) throw new Error(`a port goes with its host: '${where}:${name}'`);
     const address = parseAddress(where);
-    const { ca } = values as { ca?: string };
-    if (values["tls"]) address.tls = ca ? { ca: await Bun.file(ca).text() } : {};
-    else if (ca) throw new Error("--ca goes with --tls");
+    const { tls, ca, noColor, noReconnect, noWelcome, listen, quiet } = values;
+    if (ca && !tls) throw new Error("--ca goes with --tls");
+    if (tls) address.tls = ca ? { ca: readFileSync(ca, "utf8") } : {};
     if (address.tls) createSecureContext(address.tls); // throws if the authority is none
     return {
       address,
       name,
-      colour: !values["noColor"] && !process.env["NO_COLOR"],
-      reconnect: !values["noReconnect"],
-      welcomes: !values["noWelcome"],
-      listen: values["listen"] === true,
-      quiet: values["quiet"] === true,
+      colour: !noColor && !process.env["NO_COLOR"],
+      reconnect: !noReconnect,
+      welcomes: !noWelcome,
+      listen,
+      quiet,
     };
-  } catch (error) {
-    return fail(2, `${(error as Error).message} (see --help)`);
-  }
+  });
 }
 
 /** The user's login name: Bun's userInfo() knows it from the environment only. */
