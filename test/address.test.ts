@@ -1,5 +1,6 @@
 import { expect, test } from "bun:test";
-import { explain, parseAddress } from "../parts/client/address.ts";
+import { explain } from "../parts/client/conversation.ts";
+import { parseAddress } from "../parts/client/options.ts";
 
 test.each([
   ["", "127.0.0.1", 2000],
@@ -16,13 +17,13 @@ test.each([
 });
 
 test.each([
-  ["host:port", "'host:port' is no address"],
-  ["host:", "'host:' is no address"],
-  ["two words", "'two words' is no address"],
-  ["http://example.org", "'http://example.org' is no address"],
-  ["[example.org]:7", "'[example.org]:7' is no address"],
-  ["host:0", "0 is no port"],
-  ["host:65536", "65536 is no port"],
+  ["host:port", "'host:port' is not an address"],
+  ["host:", "'host:' is not an address"],
+  ["two words", "'two words' is not an address"],
+  ["http://example.org", "'http://example.org' is not an address"],
+  ["[example.org]:7", "'[example.org]:7' is not an address"],
+  ["host:0", "0 is not a port"],
+  ["host:65536", "65536 is not a port"],
 ])("the address %j is refused, and named", (text, reason) => {
   expect(() => parseAddress(text)).toThrow(new Error(reason));
 });

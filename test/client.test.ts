@@ -310,7 +310,7 @@ test("a server that is no chat server is named as such", async () => {
   using server = await impostor("HTTP/1.1 400 Bad Request\r\n\r\n");
   using ann = new Session([bun, "client.ts", `:${server.port}`, "ann"]);
   await ann.ends(
-    `client.ts: 127.0.0.1:${server.port}: this is no chat server: it says 'HTTP/1.1 400 Bad Request'`,
+    `client.ts: 127.0.0.1:${server.port}: this is not a chat server: it says 'HTTP/1.1 400 Bad Request'`,
   );
   expect(await ann.process.exited).toBe(1);
 });
@@ -396,8 +396,8 @@ test("each mistake is one line", async () => {
   const cases: [string[], number, RegExp][] = [
     [["--nonsense"], 2, /^client\.ts: Unknown option '--nonsense' \(see --help\)\n$/],
     [["a", "b", "c"], 2, /^client\.ts: Unexpected argument 'c' \(see --help\)\n$/],
-    [["host:port"], 2, /^client\.ts: 'host:port' is no address \(see --help\)\n$/],
-    [["host:99999"], 2, /^client\.ts: 99999 is no port \(see --help\)\n$/],
+    [["host:port"], 2, /^client\.ts: 'host:port' is not an address \(see --help\)\n$/],
+    [["host:99999"], 2, /^client\.ts: 99999 is not a port \(see --help\)\n$/],
     [["--tls", "--ca", "package.json"], 2, /^client\.ts: Invalid CA \(see --help\)\n$/],
     [["nowhere.invalid"], 1, /^client\.ts: nowhere\.invalid:2000: .+\n$/],
   ];

@@ -4,8 +4,8 @@
  * @module
  */
 import { readFileSync } from "node:fs";
+import { isIPv6 } from "node:net";
 import { createSecureContext } from "node:tls";
-import { type Address, parseAddress } from "./address.ts";
 import { flag, readCommandLine, text } from "../shared/command-line.ts";
 
 const commandLine = {
@@ -28,40 +28,41 @@ A password that the server asks for is read without echo, or taken from PIPECHAT
 `,
 };
 
-export interface ClientOptions {
-  address: Address;
-  name: string;
-  colour: boolean;
-  reconnect: boolean;
-  /** Whether the server says anything before it takes lines. */
-  welcomes: boolean;
-  listen: boolean;
-  quiet: boolean;
+/** A server's address; with `tls`, its certificate is checked, against the authority `ca` (PEM). */
+export interface Address {
+  host: string;
+  port: number;
+  tls?: { ca?: string };
 }
+
+/** What the client was started with: the table's options, and what the words and the environment say. */
+export type ClientOptions = ReturnType<typeof readClientOptions>;
 
 /**
  * Reads the client's arguments. Ends it if they ask for the usage, or with one line that says what is
  * wrong with them.
  */
-export function readClientOptions(args: string[]): ClientOptions {
-  return readCommandLine(commandLine, args, (values, [where = "", name = login(), extra]) => {
+export function readClientOptions(args: string[]) {
+  return readCommandLine(commandLine, args, (values, [first = "", name = login(), extra]) => {
     if (extra !== undefined) throw new Error(`Unexpected argument '${extra}'`);
-    if (/^\d+$/.test(name)) throw new Error(`a port goes with its host: '${where}:${name}'`);
-    const address = parseAddress(where);
-    const { tls, ca, noColor, noReconnect, noWelcome, listen, quiet } = values;
-    if (ca && !tls) throw new Error("--ca goes with --tls");
-    if (tls) address.tls = ca ? { ca: readFileSync(ca, "utf8") } : {};
+    if (/^\d+$/.test(name)) throw new Error(`a port goes with its host: '${first}:${name}'`);
+    const address = parseAddress(first);
+    if (values.ca && !values.tls) throw new Error("--ca goes with --tls");
+    if (values.tls) address.tls = values.ca ? { ca: readFileSync(values.ca, "utf8") } : {};
     if (address.tls) createSecureContext(address.tls); // throws if the authority is none
-    return {
-      address,
-      name,
-      colour: !noColor && !process.env["NO_COLOR"],
-      reconnect: !noReconnect,
-      welcomes: !noWelcome,
-      listen,
-      quiet,
-    };
+    const { NO_COLOR, PIPECHAT_PASSWORD: password } = process.env;
+    const where = `${address.host}:${address.port}`;
+    return { ...values, where, address, name, password, noColor: values.noColor || !!NO_COLOR };
   });
+}
+
+/** Reads HOST, HOST:PORT, :PORT, [IPv6]:PORT and a bare IPv6 address; throws on all else. */
+export function parseAddress(text: string): Address {
+  const form = /^(?:\[([\da-f:.%]+)\]|([^:[\]\s]*))(?::(\d+))?$/i;
+  const [, six, host = six, port = "2000"] = form.exec(isIPv6(text) ? `[${text}]` : text) ?? [];
+  if (host === undefined) throw new Error(`'${text}' is not an address`);
+  if (Number(port) < 1 || Number(port) > 65_535) throw new Error(`${port} is not a port`);
+  return { host: host || "127.0.0.1", port: Number(port) };
 }
 
 /** The user's login name: Bun's userInfo() knows it from the environment only. */

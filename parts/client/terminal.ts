@@ -31,26 +31,34 @@ export interface TerminalEvents {
   close(): void;
 }
 
-/** The terminal that stdin and stdout are. */
+/**
+ * The terminal that stdin and stdout are. Its screen:
+ *
+ *     12:03 bob: hello             what was printed
+ *     12:03 you: hi
+ *     > a draft that fills more    ◀ the prompt. print() erases from here on, writes its lines,
+ *     than one row█                  and lets readline draw prompt and draft again below them
+ *
+ * To find the prompt's row, both count the rows that the draft takes above the cursor (█). Behind a row
+ * that is full, the cursor of a terminal stays at its end until the next character, where readline
+ * counts it in the next row already: a space in front of each movement takes it there.
+ */
 export class Terminal {
   readonly #on: TerminalEvents;
-  readonly #colour: boolean;
+  readonly #noColor: boolean;
   readonly #output = process.stdout;
   readonly #rl;
-  #secret: ((line: string) => void) | undefined; // takes the next line, which is not shown
+  /** Who gets the next line, a secret that is not shown. */
+  #asker: ((secret: string) => void) | undefined;
   #isClosed = false;
 
-  constructor(on: TerminalEvents, { colour }: { colour: boolean }) {
+  constructor({ noColor }: { noColor: boolean }, on: TerminalEvents) {
     this.#on = on;
-    this.#colour = colour;
+    this.#noColor = noColor;
     const { stdin: input } = process;
-    this.#rl = createInterface({
-      input,
-      output: this.#screen(),
-      terminal: true,
-      completer: (line: string) => this.#complete(line),
-    });
-    this.#rl.on("history", (history) => this.#secret && history.shift());
+    const completer = (line: string) => this.#complete(line);
+    this.#rl = createInterface({ input, output: this.#screen(), terminal: true, completer });
+    this.#rl.on("history", (history) => this.#asker && history.shift());
     this.#rl.on("line", (line) => this.#enter(line));
     this.#rl.on("close", () => this.#end());
     this.#rl.on("SIGTSTP", () => this.#suspend()); // Ctrl-Z
@@ -59,26 +67,25 @@ export class Terminal {
     input.on("data", (keys) => keys.length > 1 && this.print([])); // readline loses count in a paste
   }
 
-  /** Puts lines, which may have colours, where the typed line begins, and that line again below. */
+  /** Prints lines, which may have colours, above the draft, whose prompt is `rows` above the cursor. */
   print(lines: string[], { rows }: { rows: number } = this.#rl.getCursorPos()): void {
     const clock = this.#output.columns < 60 ? "" : dim(`${new Date().toTimeString().slice(0, 5)} `);
     const text = lines.map((line) => `${clock}${line}\n`).join("");
-    // The space takes the cursor from the end of a full row to the next one, where readline expects it.
-    const above = ` ${"\x1b[A".repeat(rows)}\r\x1b[J`;
-    this.#output.write(above + (this.#colour ? text : Bun.stripANSI(text)));
+    const toPrompt = ` ${"\x1b[A".repeat(rows)}\r\x1b[J`;
+    this.#output.write(toPrompt + (this.#noColor ? Bun.stripANSI(text) : text));
     // The number of rows that readline goes up before it redraws: not documented, in Node and in Bun.
     Object.assign(this.#rl, { prevRows: 0 });
     if (!this.#isClosed) this.#rl.prompt(true);
   }
 
-  /** Takes the next line as a secret: it is neither shown nor remembered. */
-  ask(answer: (secret: string) => void): void {
-    this.#secret = answer;
+  /** Returns the next line, a secret: it is neither shown nor remembered. */
+  ask(): Promise<string> {
+    return new Promise((resolve) => (this.#asker = resolve));
   }
 
   /** Shows again what is typed: nobody waits for a secret any more. */
   stopAsking(): void {
-    this.#secret = undefined;
+    this.#asker = undefined;
   }
 
   /** Gives the terminal back as it was. */
@@ -86,16 +93,15 @@ export class Terminal {
     this.#rl.close();
   }
 
-  /** Between readline and the terminal, so that a secret can be hidden. */
+  /** Where readline draws. It hides a secret: then nothing is drawn, and no row is ever full. */
   #screen(): Writable {
     const screen = new Writable({
       write: (text, _, done) => {
-        // The space is the one of print(), for the rows that readline itself fills.
-        if (!this.#secret) this.#output.write(`${text}`.replace("\r", " \r"));
+        if (!this.#asker) this.#output.write(`${text}`.replace("\r", " \r"));
         done();
       },
     });
-    const columns = () => (this.#secret ? Infinity : this.#output.columns);
+    const columns = () => (this.#asker ? Infinity : this.#output.columns);
     return Object.defineProperty(screen, "columns", { get: columns });
   }
 
@@ -107,17 +113,16 @@ export class Terminal {
 
   /** Replaces what was typed, however many rows it took, by what the client makes of it. */
   #enter(line: string): void {
-    const answer = this.#secret;
-    if (answer) {
-      this.#secret = undefined;
-      answer(line);
+    if (this.#asker) {
+      this.#asker(line);
+      this.#asker = undefined;
       return this.print([]);
     }
     this.#setLine(line); // for getCursorPos(): readline has cleared it
     const end = this.#rl.getCursorPos();
     this.#setLine("");
     const shown = this.#on.line(line);
-    this.print(shown === undefined ? [] : [shown], { ...end, rows: end.rows + 1 });
+    this.print(shown === undefined ? [] : [shown], { rows: end.rows + 1 });
   }
 
   /** Stops the whole foreground process group, as the terminal itself would: a shell waits for all of it. */
