@@ -351,6 +351,23 @@ test("without a name, it takes the login name, in whatever environment", async (
   }
 });
 
+test("without a login name, it takes what the environment says, or guest", async () => {
+  await using server = await startServer();
+  const client = [bun, "client.ts", `:${server.port}`];
+  const nameless = ["env", "-u", "USER", "-u", "LOGNAME"];
+  const stranger = ["setpriv", "--reuid=54321", "--clear-groups"]; // who has no entry in passwd
+  const isRoot = process.getuid!() === 0 && Bun.which("setpriv");
+  for (const [start, name] of [
+    [["PATH="], "guest"], // there is no program `id` either
+    [["PATH=", "LOGNAME=bob"], "bob"],
+    [["PATH=", "LOGNAME=bob", "USER=ann"], "ann"],
+    ...(isRoot ? [[[...stranger], "guest"] as const] : []),
+  ] as const) {
+    const { stdout } = await run([...nameless, ...start, ...client]);
+    expect(stdout).toStartWith(`* welcome ${name} (`);
+  }
+});
+
 test("a long input in a pipe is delivered whole, at the rate that the server allows", async () => {
   await using server = await startServer(["--rate", "2000"]);
   using bob = await Client.connect(server, "bob");

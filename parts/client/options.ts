@@ -43,16 +43,18 @@ export type ClientOptions = ReturnType<typeof readClientOptions>;
  * wrong with them.
  */
 export function readClientOptions(args: string[]) {
-  return readCommandLine(commandLine, args, (values, [first = "", name = login(), extra]) => {
+  return readCommandLine(commandLine, args, (values, [first = "", name, extra]) => {
     if (extra !== undefined) throw new Error(`Unexpected argument '${extra}'`);
-    if (/^\d+$/.test(name)) throw new Error(`a port goes with its host: '${first}:${name}'`);
+    if (name && /^\d+$/.test(name))
+      throw new Error(`a port goes with its host: '${first}:${name}'`);
     const address = parseAddress(first);
     if (values.ca && !values.tls) throw new Error("--ca goes with --tls");
     if (values.tls) address.tls = values.ca ? { ca: readFileSync(values.ca, "utf8") } : {};
     if (address.tls) createSecureContext(address.tls); // throws if the authority is none
     const { NO_COLOR, PIPECHAT_PASSWORD: password } = process.env;
     const where = `${address.host}:${address.port}`;
-    return { ...values, where, address, name, password, noColor: values.noColor || !!NO_COLOR };
+    const noColor = values.noColor || !!NO_COLOR;
+    return { ...values, where, address, name: name ?? login(), password, noColor };
   });
 }
 
@@ -65,7 +67,10 @@ export function parseAddress(text: string): Address {
   return { host: host || "127.0.0.1", port: Number(port) };
 }
 
-/** The user's login name: Bun's userInfo() knows it from the environment only. */
+/** The user's login name: Bun's userInfo() knows it from the environment only. Not every user has one. */
 function login(): string {
-  return Bun.spawnSync(["id", "-un"]).stdout.toString().trim();
+  const id = Bun.which("id");
+  const asked = id ? Bun.spawnSync([id, "-un"], { stderr: "ignore" }) : undefined;
+  const { USER, LOGNAME } = process.env;
+  return (asked?.success && asked.stdout.toString().trim()) || USER || LOGNAME || "guest";
 }
