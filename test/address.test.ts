@@ -7,10 +7,14 @@ test.each([
   ["localhost", "localhost", 2000],
   ["example.org:7", "example.org", 7],
   [":3000", "127.0.0.1", 3000],
+  ["3000", "127.0.0.1", 3000],
+  ["10.0.0.1", "10.0.0.1", 2000],
   [":65535", "127.0.0.1", 65_535],
   ["[::1]:2001", "::1", 2001],
   ["[::1]", "::1", 2000],
   ["fe80::1", "fe80::1", 2000],
+  ["fe80::1%eth0", "fe80::1%eth0", 2000],
+  ["[fe80::1%en-0.1]:7", "fe80::1%en-0.1", 7],
   ["FE80::1", "FE80::1", 2000],
 ])("the address %j is understood", (text, host, port) => {
   expect(parseAddress(text)).toEqual({ host, port });
@@ -22,6 +26,8 @@ test.each([
   ["two words", "'two words' is not an address"],
   ["http://example.org", "'http://example.org' is not an address"],
   ["[example.org]:7", "'[example.org]:7' is not an address"],
+  ["65536", "65536 is not a port"],
+  ["[fe80::1%]:7", "'[fe80::1%]:7' is not an address"],
   ["host:0", "0 is not a port"],
   ["host:65536", "65536 is not a port"],
 ])("the address %j is refused, and named", (text, reason) => {

@@ -368,6 +368,26 @@ test("without a login name, it takes what the environment says, or guest", async
   }
 });
 
+test("one word is what people mean by it: a name, or a port of this machine", async () => {
+  await using server = await startServer();
+  const port = String(server.port);
+  for (const [words, name] of [
+    [[port, "ann"], "ann"],
+    [[`localhost:${port}`, "localhost"], "localhost"],
+  ] as const) {
+    const { stdout } = await run([bun, "client.ts", ...words]);
+    expect(stdout).toStartWith(`* welcome ${name} (`);
+  }
+  const asGuest = ["env", "-u", "USER", "-u", "LOGNAME", "PATH=", bun, "client.ts"];
+  expect((await run([...asGuest, port])).stdout).toStartWith("* welcome guest (");
+  // Whether there is a server at the default address or not, this is where it looks.
+  for (const word of ["ann", "Łukasz", "localhost"]) {
+    using session = new Session([bun, "client.ts", word]);
+    const name = word === "localhost" ? "" : word;
+    await session.shows(`connecting to ${name ? "127.0.0.1" : "localhost"}:2000 as ${name}`);
+  }
+});
+
 test("a long input in a pipe is delivered whole, at the rate that the server allows", async () => {
   await using server = await startServer(["--rate", "2000"]);
   using bob = await Client.connect(server, "bob");
@@ -415,6 +435,9 @@ test("each mistake is one line", async () => {
     [["a", "b", "c"], 2, /^client\.ts: Unexpected argument 'c' \(see --help\)\n$/],
     [["host:port"], 2, /^client\.ts: 'host:port' is not an address \(see --help\)\n$/],
     [["host:99999"], 2, /^client\.ts: 99999 is not a port \(see --help\)\n$/],
+    [["65536"], 2, /^client\.ts: 65536 is not a port \(see --help\)\n$/],
+    [["localhost", "2000"], 2, /^client\.ts: the address is one word and comes first: .*\n$/],
+    [["ann", ":2000"], 2, /^client\.ts: the address is one word and comes first: .*\n$/],
     [["--tls", "--ca", "package.json"], 2, /^client\.ts: Invalid CA \(see --help\)\n$/],
     [["nowhere.invalid"], 1, /^client\.ts: nowhere\.invalid:2000: .+\n$/],
   ];

@@ -11,8 +11,8 @@ import { flag, readCommandLine, text } from "../shared/command-line.ts";
 const commandLine = {
   head: "usage: bun client.ts [options] [HOST[:PORT]] [NAME]\n\n",
   words: {
-    "HOST, PORT": "where the server is: HOST, HOST:PORT, :PORT or [::1]:PORT (127.0.0.1:2000)",
-    NAME: "what to be called (your login name)",
+    "HOST, PORT": "where the server is: HOST, HOST:PORT, PORT or [::1]:PORT (127.0.0.1:2000)",
+    NAME: "what to be called (your login name); a word without '.' and ':' alone is a NAME",
   },
   options: {
     tls: flag("encrypt, and accept no certificate that is not valid for HOST"),
@@ -43,25 +43,28 @@ export type ClientOptions = ReturnType<typeof readClientOptions>;
  * wrong with them.
  */
 export function readClientOptions(args: string[]) {
-  return readCommandLine(commandLine, args, (values, [first = "", name, extra]) => {
+  return readCommandLine(commandLine, args, (values, [first = "", second, extra]) => {
     if (extra !== undefined) throw new Error(`Unexpected argument '${extra}'`);
-    if (name && /^\d+$/.test(name))
-      throw new Error(`a port goes with its host: '${first}:${name}'`);
-    const address = parseAddress(first);
+    if (second && /:|^\d+$/.test(second))
+      throw new Error("the address is one word and comes first: HOST:PORT NAME");
+    const isName = second === undefined && /^(?!\d+$|localhost$)[^.:[]+$/.test(first);
+    const name = (isName ? first : second) ?? login();
+    const address = parseAddress(isName ? "" : first);
     if (values.ca && !values.tls) throw new Error("--ca goes with --tls");
     if (values.tls) address.tls = values.ca ? { ca: readFileSync(values.ca, "utf8") } : {};
     if (address.tls) createSecureContext(address.tls); // throws if the authority is none
     const { NO_COLOR, PIPECHAT_PASSWORD: password } = process.env;
     const where = `${address.host}:${address.port}`;
     const noColor = values.noColor || !!NO_COLOR;
-    return { ...values, where, address, name: name ?? login(), password, noColor };
+    return { ...values, where, address, name, password, noColor };
   });
 }
 
-/** Reads HOST, HOST:PORT, :PORT, [IPv6]:PORT and a bare IPv6 address; throws on all else. */
+/** Reads HOST, HOST:PORT, :PORT, PORT, [IPv6]:PORT and a bare IPv6 address; throws on all else. */
 export function parseAddress(text: string): Address {
-  const form = /^(?:\[([\da-f:.%]+)\]|([^:[\]\s]*))(?::(\d+))?$/i;
-  const [, six, host = six, port = "2000"] = form.exec(isIPv6(text) ? `[${text}]` : text) ?? [];
+  const form = /^(?:\[([\da-f:.]+(?:%[\w.-]+)?)\]|([^:[\]\s]*))(?::(\d+))?$/i;
+  const whole = isIPv6(text) ? `[${text}]` : text.replace(/^\d+$/, ":$&");
+  const [, six, host = six, port = "2000"] = form.exec(whole) ?? [];
   if (host === undefined) throw new Error(`'${text}' is not an address`);
   if (Number(port) < 1 || Number(port) > 65_535) throw new Error(`${port} is not a port`);
   return { host: host || "127.0.0.1", port: Number(port) };
