@@ -92,7 +92,7 @@ async function chat(options: ClientOptions): Promise<void> {
     if (state !== "lost") [pause, told] = [250, ""]; // ms
     state = "lost";
     if (reason !== told) notice(`not connected (${(told = reason)}), trying again`);
-    await Bun.sleep(pause);
+    await Bun.sleep(pause * (0.5 + Math.random())); // or all who lost a server come back at once
   }
 }
 
