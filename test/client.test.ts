@@ -148,6 +148,39 @@ test("a paste that fills rows leaves the talk as it is, and no rest of itself", 
   expect(shown.slice(shown.indexOf("commands") + 8)).toBe(`${talk.join("")}>`);
 });
 
+/** Text as a terminal sends it when it is pasted. */
+const pasted = (text: string) => `\x1b[200~${text}\x1b[201~`;
+
+test("what is pasted is text, of which nothing is sent before Enter", async () => {
+  await using server = await startServer();
+  using bob = await Client.connect(server, "bob");
+  using ann = await startClient(server.port, "ann");
+  expect(ann.raw).toContain("\x1b[?2004h"); // or the terminal would not mark a paste
+  ann.type(pasted("/quit\r/nick eve\n//x\r\n\n\ttab \x1b[31mred\x03\x04\r\r"));
+  await ann.ends("> //quit //nick eve ///x tab red");
+  ann.type("\x01> \x05"); // before and behind it
+  ann.type(`${pasted("/who")}${pasted(" and\n/more")} typed`);
+  await ann.ends("> > //quit //nick eve ///x tab red/who and //more typed");
+  expect(bob.messages).toEqual([]);
+  ann.type("\r");
+  await bob.line("ann: /more typed");
+  const said = ["> //quit", "/nick eve", "//x", "\ttab red/who and", "/more typed"];
+  expect(bob.messages).toEqual(said.map((text) => `ann: ${text}`));
+  await ann.shows("you: /more typed");
+  for (const text of said) expect(squeeze(ann.screen.text)).toContain(squeeze(`you: ${text}`));
+  await ann.ends(`${said.at(-1)} >`);
+  ann.type("\x1b[A"); // Up: the history has all of it, which readline draws in its own way
+  await ann.ends("> > //quit | //nick eve | ///x | | tab red/who and | //more typed");
+  bob.send("meanwhile\n");
+  await ann.shows(/you: \/more typed\n.*bob: meanwhile\n> > \/\/quit\n/);
+  await ann.ends("> > //quit | //nick eve | ///x | | tab red/who and | //more typed");
+  ann.type("\x15/wh\x05o\r"); // what is typed is a command still
+  await ann.shows("* 2 online:");
+  ann.type("\x04");
+  expect(await ann.process.exited).toBe(0);
+  expect(ann.raw).toEndWith("\x1b[?2004l \r\x1b[J");
+});
+
 test("Tab completes commands and the names of those who are there", async () => {
   await using server = await startServer();
   using bartholomew = await Client.connect(server, "bartholomew");

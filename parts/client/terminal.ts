@@ -6,6 +6,7 @@
  */
 import { createInterface } from "node:readline";
 import { Writable } from "node:stream";
+import { cleanText } from "../shared/text.ts";
 
 /** Makes text less bright. util.styleText would also obey CI and TERM, which are not the user's wish. */
 export const dim = (text: string): string => `\x1b[2m${text}\x1b[22m`;
@@ -19,6 +20,11 @@ export function render(line: string): string {
   const [, name, text] = /^([^\s:*][^\s:]*): (.*)$/.exec(line) ?? [];
   if (name === undefined) return dim(line);
   return `\x1b[38;5;${palette[Bun.hash.crc32(name) % palette.length]}m${name}:\x1b[39m ${text}`;
+}
+
+/** What readline does with a key: not documented, in Node and in Bun. */
+interface Keyboard {
+  _ttyWrite(text: string | undefined, key: { name?: string }): void;
 }
 
 /** What happens in the terminal. */
@@ -50,6 +56,8 @@ export class Terminal {
   readonly #rl;
   /** Who gets the next line, a secret that is not shown. */
   #asker: ((secret: string) => void) | undefined;
+  /** What was pasted so far, while a paste arrives. */
+  #pasted: string | undefined;
   #isClosed = false;
 
   constructor({ noColor }: { noColor: boolean }, on: TerminalEvents) {
@@ -58,8 +66,10 @@ export class Terminal {
     const { stdin: input } = process;
     const completer = (line: string) => this.#complete(line);
     this.#rl = createInterface({ input, output: this.#screen(), terminal: true, completer });
+    this.#collectPastes(this.#rl as unknown as Keyboard);
     this.#rl.on("history", (history) => this.#asker && history.shift());
-    this.#rl.on("line", (line) => this.#enter(line));
+    // In its history, and here, a draft of several lines has the last one first.
+    this.#rl.on("line", (line) => this.#enter(line.split("\r").reverse().join("\n")));
     this.#rl.on("close", () => this.#end());
     this.#rl.on("SIGTSTP", () => this.#suspend()); // Ctrl-Z
     process.on("SIGCONT", () => this.#resume());
@@ -105,6 +115,35 @@ export class Terminal {
     return Object.defineProperty(screen, "columns", { get: columns });
   }
 
+  /** Keeps from readline what is pasted, which the terminal puts between two marks. */
+  #collectPastes(readline: Keyboard): void {
+    const press = readline._ttyWrite.bind(readline);
+    readline._ttyWrite = (text, key) => {
+      if (key.name === "paste-start") this.#pasted = "";
+      else if (this.#pasted === undefined) press(text, key);
+      else if (key.name === "paste-end") this.#insert(this.#pasted);
+      else this.#pasted += text ?? "";
+    };
+    this.#markPastes(true);
+  }
+
+  #markPastes(on: boolean): void {
+    this.#output.write(`\x1b[?2004${on ? "h" : "l"}`);
+  }
+
+  /** Inserts what was pasted into the draft, as text: a line that would be a command gets one more `/`. */
+  #insert(pasted: string): void {
+    this.#pasted = undefined;
+    const { line, cursor } = this.#rl;
+    const { rows } = this.#rl.getCursorPos();
+    const before = line.slice(0, cursor);
+    const lines = pasted.trimEnd().replace(/\r\n?/g, "\n").split("\n").map(cleanText);
+    const isBegun = !/(^|\n)$/.test(before); // the first of them continues a line
+    const text = lines.map((line, n) => (n === 0 && isBegun ? line : line.replace(/^\//, "//")));
+    this.#setLine(before + (this.#asker ? lines[0] : text.join("\n")), line.slice(cursor));
+    this.print([], { rows });
+  }
+
   #complete(line: string): [string[], string] {
     const word = /\S*$/.exec(line)![0];
     const words = word === "" ? [] : this.#on.complete(word === line);
@@ -121,12 +160,16 @@ export class Terminal {
     this.#setLine(line); // for getCursorPos(): readline has cleared it
     const end = this.#rl.getCursorPos();
     this.#setLine("");
-    const shown = this.#on.line(line);
-    this.print(shown === undefined ? [] : [shown], { rows: end.rows + 1 });
+    const shown = line.split("\n").map((line) => this.#on.line(line));
+    this.print(
+      shown.filter((line) => line !== undefined),
+      { rows: end.rows + 1 },
+    );
   }
 
   /** Stops the whole foreground process group, as the terminal itself would: a shell waits for all of it. */
   #suspend(): void {
+    this.#markPastes(false);
     process.stdin.setRawMode(false);
     process.kill(0, "SIGTSTP");
   }
@@ -136,15 +179,18 @@ export class Terminal {
     if (this.#isClosed) return;
     process.stdin.setRawMode(false); // or the next call would believe that nothing has to be done
     process.stdin.setRawMode(true);
+    this.#markPastes(true);
     this.print([], { rows: 0 });
   }
 
-  #setLine(line: string): void {
-    Object.assign(this.#rl, { line, cursor: line.length });
+  /** Replaces the draft, by what is before and behind the cursor. */
+  #setLine(before: string, after = ""): void {
+    Object.assign(this.#rl, { line: before + after, cursor: before.length });
   }
 
   #end(): void {
     this.#isClosed = true;
+    this.#markPastes(false);
     this.print([]); // clears the line being typed
     this.#setLine("");
     this.#on.close();
