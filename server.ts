@@ -32,7 +32,7 @@ import {
 } from "./parts/server/process.ts";
 import { refuse, Refusal } from "./parts/server/refusal.ts";
 import { openLink, Room } from "./parts/server/room.ts";
-import { printPasswordHash, readTerms, readTermsOrEnd } from "./parts/server/terms.ts";
+import { readTerms, readTermsOrEnd } from "./parts/server/terms.ts";
 import { describeRoom } from "./parts/server/who.ts";
 import { fail } from "./parts/shared/command-line.ts";
 import type { Heritage, Request } from "./parts/shared/control.ts";
@@ -42,7 +42,8 @@ const flood = 16_384; // bytes in a block that only somebody in a hurry sends
 const maxQuickDeaths = 5; // of workers in a row that die within a second after they got a client
 
 const options = readOptions(Bun.argv.slice(2));
-if (options.hashPassword) await printPasswordHash(); // and exit
+if (options.hashPassword)
+  await (await import("./parts/server/hash-password.ts")).printPasswordHash(); // and exit
 
 const script = join(import.meta.dir, "worker.ts");
 if (!existsSync(script)) fail(1, `there is no ${script}: run it with bun, from its folder`);

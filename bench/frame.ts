@@ -10,15 +10,20 @@
  * @module
  */
 import { bench, do_not_optimize, run, summary } from "mitata";
-import { parseCommandLine, print } from "../parts/shared/command-line.ts";
+import { readCommandLine } from "../parts/shared/command-line.ts";
 import { cleanText, createFramer } from "../parts/shared/text.ts";
 
-const usage = `usage: bun bench/frame.ts
-  -h, --help  print this
-
+readCommandLine(
+  {
+    head: "usage: bun bench/frame.ts\n",
+    options: {},
+    tail: `
 How many MB/s a worker cuts into lines and cleans, beside a pass that only finds each newline.
-`;
-if (parseCommandLine(usage, Bun.argv.slice(2)).values["help"]) print(usage);
+`,
+  },
+  Bun.argv.slice(2),
+  () => {},
+);
 
 const maxLine = 4096;
 const blockSize = 65_536; // bytes

@@ -1,28 +1,35 @@
 import { expect, test } from "bun:test";
-import { explain, parseAddress } from "../parts/client/address.ts";
+import { explain } from "../parts/client/conversation.ts";
+import { parseAddress } from "../parts/client/options.ts";
 
 test.each([
   ["", "127.0.0.1", 2000],
   ["localhost", "localhost", 2000],
   ["example.org:7", "example.org", 7],
   [":3000", "127.0.0.1", 3000],
+  ["3000", "127.0.0.1", 3000],
+  ["10.0.0.1", "10.0.0.1", 2000],
   [":65535", "127.0.0.1", 65_535],
   ["[::1]:2001", "::1", 2001],
   ["[::1]", "::1", 2000],
   ["fe80::1", "fe80::1", 2000],
+  ["fe80::1%eth0", "fe80::1%eth0", 2000],
+  ["[fe80::1%en-0.1]:7", "fe80::1%en-0.1", 7],
   ["FE80::1", "FE80::1", 2000],
 ])("the address %j is understood", (text, host, port) => {
   expect(parseAddress(text)).toEqual({ host, port });
 });
 
 test.each([
-  ["host:port", "'host:port' is no address"],
-  ["host:", "'host:' is no address"],
-  ["two words", "'two words' is no address"],
-  ["http://example.org", "'http://example.org' is no address"],
-  ["[example.org]:7", "'[example.org]:7' is no address"],
-  ["host:0", "0 is no port"],
-  ["host:65536", "65536 is no port"],
+  ["host:port", "'host:port' is not an address"],
+  ["host:", "'host:' is not an address"],
+  ["two words", "'two words' is not an address"],
+  ["http://example.org", "'http://example.org' is not an address"],
+  ["[example.org]:7", "'[example.org]:7' is not an address"],
+  ["65536", "65536 is not a port"],
+  ["[fe80::1%]:7", "'[fe80::1%]:7' is not an address"],
+  ["host:0", "0 is not a port"],
+  ["host:65536", "65536 is not a port"],
 ])("the address %j is refused, and named", (text, reason) => {
   expect(() => parseAddress(text)).toThrow(new Error(reason));
 });

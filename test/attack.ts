@@ -18,22 +18,25 @@
 import { rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseCommandLine, print } from "../parts/shared/command-line.ts";
+import { flag, readCommandLine, whole } from "../parts/shared/command-line.ts";
 import { cleanName } from "../parts/shared/text.ts";
 import { Client, descriptors, isAlive, memory, missingBefore, randomFrom } from "./helpers.ts";
 import { root, run, type Server, spoken, state, unsafe, until, watchServer } from "./helpers.ts";
 import { Redis } from "./redis-server.ts";
 
-const usage = `usage: bun test/attack.ts [options]
-  --minutes N  how long it runs (5)
-  --seed N     repeats what an earlier run tried (none)
-  --redis      two servers that share a room, and a Redis that fails, too
-  -h, --help   print this
-`;
-const { values } = parseCommandLine(usage, Bun.argv.slice(2));
-if (values["help"]) print(usage);
-const minutes = Number(values["minutes"]);
-const seed = Number(values["seed"] ?? Math.floor(Math.random() * 2 ** 31));
+const values = readCommandLine(
+  {
+    head: "usage: bun test/attack.ts [options]\n",
+    options: {
+      minutes: whole(1, 10_000, "how long it runs", 5),
+      seed: whole(0, 2 ** 31, "repeats what an earlier run tried (none)"),
+      redis: flag("two servers that share a room, and a Redis that fails, too"),
+    },
+  },
+  Bun.argv.slice(2),
+  (given) => given,
+);
+const { minutes, seed = Math.floor(Math.random() * 2 ** 31) } = values;
 const random = randomFrom(seed);
 const chance = (probability: number) => random() < probability;
 const upTo = (n: number) => Math.floor(random() * (n + 1));

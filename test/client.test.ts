@@ -148,6 +148,39 @@ test("a paste that fills rows leaves the talk as it is, and no rest of itself", 
   expect(shown.slice(shown.indexOf("commands") + 8)).toBe(`${talk.join("")}>`);
 });
 
+/** Text as a terminal sends it when it is pasted. */
+const pasted = (text: string) => `\x1b[200~${text}\x1b[201~`;
+
+test("what is pasted is text, of which nothing is sent before Enter", async () => {
+  await using server = await startServer();
+  using bob = await Client.connect(server, "bob");
+  using ann = await startClient(server.port, "ann");
+  expect(ann.raw).toContain("\x1b[?2004h"); // or the terminal would not mark a paste
+  ann.type(pasted("/quit\r/nick eve\n//x\r\n\n\ttab \x1b[31mred\x03\x04\r\r"));
+  await ann.ends("> //quit //nick eve ///x tab red");
+  ann.type("\x01> \x05"); // before and behind it
+  ann.type(`${pasted("/who")}${pasted(" and\n/more")} typed`);
+  await ann.ends("> > //quit //nick eve ///x tab red/who and //more typed");
+  expect(bob.messages).toEqual([]);
+  ann.type("\r");
+  await bob.line("ann: /more typed");
+  const said = ["> //quit", "/nick eve", "//x", "\ttab red/who and", "/more typed"];
+  expect(bob.messages).toEqual(said.map((text) => `ann: ${text}`));
+  await ann.shows("you: /more typed");
+  for (const text of said) expect(squeeze(ann.screen.text)).toContain(squeeze(`you: ${text}`));
+  await ann.ends(`${said.at(-1)} >`);
+  ann.type("\x1b[A"); // Up: the history has all of it, which readline draws in its own way
+  await ann.ends("> > //quit | //nick eve | ///x | | tab red/who and | //more typed");
+  bob.send("meanwhile\n");
+  await ann.shows(/you: \/more typed\n.*bob: meanwhile\n> > \/\/quit\n/);
+  await ann.ends("> > //quit | //nick eve | ///x | | tab red/who and | //more typed");
+  ann.type("\x15/wh\x05o\r"); // what is typed is a command still
+  await ann.shows("* 2 online:");
+  ann.type("\x04");
+  expect(await ann.process.exited).toBe(0);
+  expect(ann.raw).toEndWith("\x1b[?2004l \r\x1b[J");
+});
+
 test("Tab completes commands and the names of those who are there", async () => {
   await using server = await startServer();
   using bartholomew = await Client.connect(server, "bartholomew");
@@ -310,7 +343,7 @@ test("a server that is no chat server is named as such", async () => {
   using server = await impostor("HTTP/1.1 400 Bad Request\r\n\r\n");
   using ann = new Session([bun, "client.ts", `:${server.port}`, "ann"]);
   await ann.ends(
-    `client.ts: 127.0.0.1:${server.port}: this is no chat server: it says 'HTTP/1.1 400 Bad Request'`,
+    `client.ts: 127.0.0.1:${server.port}: this is not a chat server: it says 'HTTP/1.1 400 Bad Request'`,
   );
   expect(await ann.process.exited).toBe(1);
 });
@@ -348,6 +381,43 @@ test("without a name, it takes the login name, in whatever environment", async (
   for (const env of [["-u", "USER", "-u", "LOGNAME"], [`USER=${login}`]]) {
     const { stdout } = await run(["env", ...env, bun, "client.ts", `:${server.port}`]);
     expect(stdout).toStartWith(`* welcome ${login} (`);
+  }
+});
+
+test("without a login name, it takes what the environment says, or guest", async () => {
+  await using server = await startServer();
+  const client = [bun, "client.ts", `:${server.port}`];
+  const nameless = ["env", "-u", "USER", "-u", "LOGNAME"];
+  const stranger = ["setpriv", "--reuid=54321", "--clear-groups"]; // who has no entry in passwd
+  const isRoot = process.getuid!() === 0 && Bun.which("setpriv");
+  for (const [start, name] of [
+    [["PATH="], "guest"], // there is no program `id` either
+    [["PATH=", "LOGNAME=bob"], "bob"],
+    [["PATH=", "LOGNAME=bob", "USER=ann"], "ann"],
+    ...(isRoot ? [[[...stranger], "guest"] as const] : []),
+  ] as const) {
+    const { stdout } = await run([...nameless, ...start, ...client]);
+    expect(stdout).toStartWith(`* welcome ${name} (`);
+  }
+});
+
+test("one word is what people mean by it: a name, or a port of this machine", async () => {
+  await using server = await startServer();
+  const port = String(server.port);
+  for (const [words, name] of [
+    [[port, "ann"], "ann"],
+    [[`localhost:${port}`, "localhost"], "localhost"],
+  ] as const) {
+    const { stdout } = await run([bun, "client.ts", ...words]);
+    expect(stdout).toStartWith(`* welcome ${name} (`);
+  }
+  const asGuest = ["env", "-u", "USER", "-u", "LOGNAME", "PATH=", bun, "client.ts"];
+  expect((await run([...asGuest, port])).stdout).toStartWith("* welcome guest (");
+  // Whether there is a server at the default address or not, this is where it looks.
+  for (const word of ["ann", "Łukasz", "localhost"]) {
+    using session = new Session([bun, "client.ts", word]);
+    const name = word === "localhost" ? "" : word;
+    await session.shows(`connecting to ${name ? "127.0.0.1" : "localhost"}:2000 as ${name}`);
   }
 });
 
@@ -395,9 +465,12 @@ test("endless input and a reader that has gone: no crash, no endless memory", as
 test("each mistake is one line", async () => {
   const cases: [string[], number, RegExp][] = [
     [["--nonsense"], 2, /^client\.ts: Unknown option '--nonsense' \(see --help\)\n$/],
-    [["a", "b", "c"], 2, /^client\.ts: 'c' is one word too many \(see --help\)\n$/],
-    [["host:port"], 2, /^client\.ts: 'host:port' is no address \(see --help\)\n$/],
-    [["host:99999"], 2, /^client\.ts: 99999 is no port \(see --help\)\n$/],
+    [["a", "b", "c"], 2, /^client\.ts: Unexpected argument 'c' \(see --help\)\n$/],
+    [["host:port"], 2, /^client\.ts: 'host:port' is not an address \(see --help\)\n$/],
+    [["host:99999"], 2, /^client\.ts: 99999 is not a port \(see --help\)\n$/],
+    [["65536"], 2, /^client\.ts: 65536 is not a port \(see --help\)\n$/],
+    [["localhost", "2000"], 2, /^client\.ts: the address is one word and comes first: .*\n$/],
+    [["ann", ":2000"], 2, /^client\.ts: the address is one word and comes first: .*\n$/],
     [["--tls", "--ca", "package.json"], 2, /^client\.ts: Invalid CA \(see --help\)\n$/],
     [["nowhere.invalid"], 1, /^client\.ts: nowhere\.invalid:2000: .+\n$/],
   ];

@@ -1,44 +1,51 @@
 import { expect, test } from "bun:test";
-import { parseCommandLine } from "../parts/shared/command-line.ts";
+import { flag, parseCommandLine, text, texts, usage, whole } from "../parts/shared/command-line.ts";
 
-const usage = `usage: bun script.ts [options] [FILE]
-  --port N             TCP port; 0 takes a free one (2000)
-  --max-per-address N  connections from one address; 0 is no limit (0)
-  --max-line N         bytes in a line (4096)
-  --host ADDRESS       address (for example ::) to listen on (127.0.0.1)
-  --key-file FILE      what --make-key printed (none)
-  --ca FILE            trust this authority (PEM) instead of the system's
-  --make-key           make a key, and exit
-  --help, --version    print this, or the version
-`;
+const script = {
+  head: "usage: bun script.ts [options] [FILE]\n",
+  words: { FILE: "what to read" },
+  options: {
+    port: whole(0, 65_535, "TCP port; 0 takes a free one", 2000),
+    maxLine: whole(1, 2 ** 30, "bytes in a line", 4096),
+    seed: whole(0, 9, "repeats a run (none)"),
+    host: text("ADDRESS", "address (for example ::)\nto listen on", "127.0.0.1"),
+    keyFile: text("FILE", "what --make-key printed"),
+    add: texts("NAME", "adds one; repeatable"),
+    makeKey: flag("make a key, and exit"),
+  },
+  tail: "\nThat is all.\n",
+  version: "1.2.3",
+};
 
-const parse = (...args: string[]) => parseCommandLine(usage, args).values;
+const parse = (...args: string[]) => parseCommandLine(script, args).values;
 
-const defaults = { port: 2000, maxPerAddress: 0, maxLine: 4096, host: "127.0.0.1" };
+const defaults = { port: 2000, maxLine: 4096, host: "127.0.0.1", add: [], makeKey: false };
 
-test("what is not given has the default that the usage text names, if it names one", () => {
-  expect(parse()).toEqual(defaults);
+test("what is not given has the default that the table names, if it names one", () => {
+  expect<object>(parse()).toEqual(defaults);
 });
 
-test("what is given is a number, a text or a flag, as the usage text says", () => {
-  const numbers = ["--port", "65535", "--max-line=1073741824"];
-  expect(parse(...numbers)).toEqual({ ...defaults, port: 65_535, maxLine: 2 ** 30 });
-  const texts = ["--host", "::", "--key-file", "k", "--ca", "1"];
-  expect(parse(...texts)).toEqual({ ...defaults, host: "::", keyFile: "k", ca: "1" });
-  const flags = ["--make-key", "--version"];
-  expect(parse(...flags)).toEqual({ ...defaults, makeKey: true, version: true });
+test("what is given is a number, a text, texts or a flag, as the table says", () => {
+  const numbers = ["--port", "65535", "--max-line=1073741824", "--seed", "0"];
+  expect(parse(...numbers)).toEqual({ ...defaults, port: 65_535, maxLine: 2 ** 30, seed: 0 });
+  const given = ["--host", "a", "--host", "::", "--key-file", "1", "--add", "x", "--add=y"];
+  expect(parse(...given)).toEqual({ ...defaults, host: "::", keyFile: "1", add: ["x", "y"] });
+  expect<object>(parse("--make-key", "--make-key")).toEqual({ ...defaults, makeKey: true });
 });
 
 test.each([
-  ["--port", "65536", "0 to 65535"],
-  ["--max-line", "1073741825", "1 to 1073741824"],
-  ["--max-line", "0", "1 to 1073741824"],
-  ["--max-line", "1e2", "1 to 1073741824"],
-  ["--max-per-address", "-1", "0 to 1073741824"],
-  ["--max-per-address", "", "0 to 1073741824"],
-])("%s does not take '%s'", (option, text, range) => {
-  const reason = `${option} takes a whole number from ${range}, not '${text}'`;
-  expect(() => parse(`${option}=${text}`)).toThrow(new Error(reason));
+  ["--port", "65536", "a whole number from 0 to 65535"],
+  ["--port", "x", "a whole number from 0 to 65535"],
+  ["--port", "-1", "a whole number from 0 to 65535"],
+  ["--max-line", "1073741825", "a whole number from 1 to 1073741824"],
+  ["--max-line", "0", "a whole number from 1 to 1073741824"],
+  ["--max-line", "1e2", "a whole number from 1 to 1073741824"],
+  ["--seed", "", "a whole number from 0 to 9"],
+  ["--host", "", "ADDRESS"],
+  ["--add", "", "NAME"],
+])("%s does not take '%s'", (option, given, what) => {
+  const reason = `${option} takes ${what}, not '${given}'`;
+  expect(() => parse(`${option}=${given}`)).toThrow(new Error(reason));
 });
 
 test.each([
@@ -46,12 +53,31 @@ test.each([
   [["--port"], "Option '--port <value>' argument missing"],
   [["--port", "--help"], "Option '--port' argument is ambiguous"],
   [["--help=yes"], "Option '-h, --help' does not take an argument"],
-  [["word"], "Unexpected argument 'word'"],
 ])("the mistake in %j is one line for the user", (args, reason) => {
   expect(() => parse(...args)).toThrow(new Error(reason));
 });
 
-test("other words are kept in order where a script takes them", () => {
-  const { values, positionals } = parseCommandLine(usage, ["one", "--help", "two"], true);
-  expect([values["help"], positionals]).toEqual([true, ["one", "two"]]);
+test("other words are kept in order where a script takes them, and refused where it does not", () => {
+  const { values, words } = parseCommandLine(script, ["one", "--make-key", "two"]);
+  expect([values.makeKey, words]).toEqual([true, ["one", "two"]]);
+  const { words: _, ...strict } = script;
+  expect(() => parseCommandLine(strict, ["word"])).toThrow("Unexpected argument 'word'");
+});
+
+test("the table prints the usage text", () => {
+  expect(usage(script)).toBe(`\
+usage: bun script.ts [options] [FILE]
+  FILE                  what to read
+  --port N              TCP port; 0 takes a free one (2000)
+  --max-line N          bytes in a line (4096)
+  --seed N              repeats a run (none)
+  --host ADDRESS        address (for example ::)
+                        to listen on (127.0.0.1)
+  --key-file FILE       what --make-key printed
+  --add NAME            adds one; repeatable
+  --make-key            make a key, and exit
+  -h, --help, --version print this, or the version
+
+That is all.
+`);
 });

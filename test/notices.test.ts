@@ -1,12 +1,12 @@
 import { expect, test } from "bun:test";
-import { asksPassword, isChat, People, welcomedName } from "../parts/client/notices.ts";
+import { lineThat, People } from "../parts/client/notices.ts";
 
 test.each([
   ["* welcome ann (1 online), /help lists the commands", "ann"],
   ["* welcome back", undefined],
   ["bob: * welcome ann (1 online)", undefined],
 ])("the line %j welcomes %j", (line, name) => {
-  expect(welcomedName(line)).toBe(name);
+  expect(lineThat.welcomes.exec(line)?.[1]).toBe(name);
 });
 
 test.each([
@@ -16,7 +16,7 @@ test.each([
   ["* password: hunter2", false],
   ["bob: * password:", false],
 ])("whether the line %j asks for a password: %j", (line, asks) => {
-  expect(asksPassword(line)).toBe(asks);
+  expect(lineThat.asksForPassword.test(line)).toBe(asks);
 });
 
 test.each([
@@ -29,7 +29,7 @@ test.each([
   ["ann:hello", false],
   [" * ann", false],
 ])("whether a chat server can begin with %j: %j", (line, can) => {
-  expect(isChat(line)).toBe(can);
+  expect(lineThat.isChat.test(line)).toBe(can);
 });
 
 /** A client that is called ann and has read some lines: whom it knows. */

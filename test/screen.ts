@@ -60,7 +60,7 @@ export class Screen {
 
   write(text: string): void {
     this.#unread += text;
-    const token = /\x1b\[([?\d;]*)([A-Za-z])|[\r\n\x08\x07]|[^\x00-\x1f\x7f]|\x1b(?![[])./suy;
+    const token = /\x1b\[([?\d;]*)([A-Za-z])|[\r\n\t\x08\x07]|[^\x00-\x1f\x7f]|\x1b(?![[])./suy;
     let end = 0;
     for (let match; (match = token.exec(this.#unread)); end = token.lastIndex)
       this.#do(match[0], match[1] ?? "", match[2]);
@@ -72,6 +72,7 @@ export class Screen {
     const last = this.columns - 1;
     if (token === "\r") this.#column = 0;
     else if (token === "\n") this.#down();
+    else if (token === "\t") this.#column = Math.min(last, (this.#column | 7) + 1);
     else if (token === "\x08") this.#column = Math.max(0, this.#column - 1);
     else if (command === "A") this.#row = Math.max(0, this.#row - n);
     else if (command === "B") this.#row = Math.min(this.height - 1, this.#row + n);

@@ -16,20 +16,23 @@
  *
  * @module
  */
-import { parseCommandLine, print } from "../parts/shared/command-line.ts";
+import { readCommandLine, whole } from "../parts/shared/command-line.ts";
 import { Client, descriptors, isAlive, memory, missingBefore, randomFrom } from "./helpers.ts";
 import { root, spoken, until, watchServer, within } from "./helpers.ts";
 
-const usage = `usage: bun test/soak.ts [options]
-  --minutes N  how long it runs (5)
-  --clients N  how many there are at once (50)
-  --seed N     repeats what an earlier run tried (none)
-  -h, --help   print this
-`;
-const { values } = parseCommandLine(usage, Bun.argv.slice(2));
-if (values["help"]) print(usage);
-const [minutes, clients] = [Number(values["minutes"]), Number(values["clients"])];
-const seed = Number(values["seed"] ?? Math.floor(Math.random() * 2 ** 31));
+const values = readCommandLine(
+  {
+    head: "usage: bun test/soak.ts [options]\n",
+    options: {
+      minutes: whole(1, 10_000, "how long it runs", 5),
+      clients: whole(1, 10_000, "how many there are at once", 50),
+      seed: whole(0, 2 ** 31, "repeats what an earlier run tried (none)"),
+    },
+  },
+  Bun.argv.slice(2),
+  (given) => given,
+);
+const { minutes, clients, seed = Math.floor(Math.random() * 2 ** 31) } = values;
 
 // --- The ledger ----------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@
  */
 import { createInterface } from "node:readline";
 import { Writable } from "node:stream";
+import { cleanText } from "../shared/text.ts";
 
 /** Makes text less bright. util.styleText would also obey CI and TERM, which are not the user's wish. */
 export const dim = (text: string): string => `\x1b[2m${text}\x1b[22m`;
@@ -21,6 +22,11 @@ export function render(line: string): string {
   return `\x1b[38;5;${palette[Bun.hash.crc32(name) % palette.length]}m${name}:\x1b[39m ${text}`;
 }
 
+/** What readline does with a key: not documented, in Node and in Bun. */
+interface Keyboard {
+  _ttyWrite(text: string | undefined, key: { name?: string }): void;
+}
+
 /** What happens in the terminal. */
 export interface TerminalEvents {
   /** A line was typed; gives what stands in its place, or nothing. */
@@ -31,27 +37,39 @@ export interface TerminalEvents {
   close(): void;
 }
 
-/** The terminal that stdin and stdout are. */
+/**
+ * The terminal that stdin and stdout are. Its screen:
+ *
+ *     12:03 bob: hello             what was printed
+ *     12:03 you: hi
+ *     > a draft that fills more    ◀ the prompt. print() erases from here on, writes its lines,
+ *     than one row█                  and lets readline draw prompt and draft again below them
+ *
+ * To find the prompt's row, both count the rows that the draft takes above the cursor (█). Behind a row
+ * that is full, the cursor of a terminal stays at its end until the next character, where readline
+ * counts it in the next row already: a space in front of each movement takes it there.
+ */
 export class Terminal {
   readonly #on: TerminalEvents;
-  readonly #colour: boolean;
+  readonly #noColor: boolean;
   readonly #output = process.stdout;
   readonly #rl;
-  #secret: ((line: string) => void) | undefined; // takes the next line, which is not shown
+  /** Who gets the next line, a secret that is not shown. */
+  #asker: ((secret: string) => void) | undefined;
+  /** What was pasted so far, while a paste arrives. */
+  #pasted: string | undefined;
   #isClosed = false;
 
-  constructor(on: TerminalEvents, { colour }: { colour: boolean }) {
+  constructor({ noColor }: { noColor: boolean }, on: TerminalEvents) {
     this.#on = on;
-    this.#colour = colour;
+    this.#noColor = noColor;
     const { stdin: input } = process;
-    this.#rl = createInterface({
-      input,
-      output: this.#screen(),
-      terminal: true,
-      completer: (line: string) => this.#complete(line),
-    });
-    this.#rl.on("history", (history) => this.#secret && history.shift());
-    this.#rl.on("line", (line) => this.#enter(line));
+    const completer = (line: string) => this.#complete(line);
+    this.#rl = createInterface({ input, output: this.#screen(), terminal: true, completer });
+    this.#collectPastes(this.#rl as unknown as Keyboard);
+    this.#rl.on("history", (history) => this.#asker && history.shift());
+    // In its history, and here, a draft of several lines has the last one first.
+    this.#rl.on("line", (line) => this.#enter(line.split("\r").reverse().join("\n")));
     this.#rl.on("close", () => this.#end());
     this.#rl.on("SIGTSTP", () => this.#suspend()); // Ctrl-Z
     process.on("SIGCONT", () => this.#resume());
@@ -59,26 +77,25 @@ export class Terminal {
     input.on("data", (keys) => keys.length > 1 && this.print([])); // readline loses count in a paste
   }
 
-  /** Puts lines, which may have colours, where the typed line begins, and that line again below. */
+  /** Prints lines, which may have colours, above the draft, whose prompt is `rows` above the cursor. */
   print(lines: string[], { rows }: { rows: number } = this.#rl.getCursorPos()): void {
     const clock = this.#output.columns < 60 ? "" : dim(`${new Date().toTimeString().slice(0, 5)} `);
     const text = lines.map((line) => `${clock}${line}\n`).join("");
-    // The space takes the cursor from the end of a full row to the next one, where readline expects it.
-    const above = ` ${"\x1b[A".repeat(rows)}\r\x1b[J`;
-    this.#output.write(above + (this.#colour ? text : Bun.stripANSI(text)));
+    const toPrompt = ` ${"\x1b[A".repeat(rows)}\r\x1b[J`;
+    this.#output.write(toPrompt + (this.#noColor ? Bun.stripANSI(text) : text));
     // The number of rows that readline goes up before it redraws: not documented, in Node and in Bun.
     Object.assign(this.#rl, { prevRows: 0 });
     if (!this.#isClosed) this.#rl.prompt(true);
   }
 
-  /** Takes the next line as a secret: it is neither shown nor remembered. */
-  ask(answer: (secret: string) => void): void {
-    this.#secret = answer;
+  /** Returns the next line, a secret: it is neither shown nor remembered. */
+  ask(): Promise<string> {
+    return new Promise((resolve) => (this.#asker = resolve));
   }
 
   /** Shows again what is typed: nobody waits for a secret any more. */
   stopAsking(): void {
-    this.#secret = undefined;
+    this.#asker = undefined;
   }
 
   /** Gives the terminal back as it was. */
@@ -86,17 +103,45 @@ export class Terminal {
     this.#rl.close();
   }
 
-  /** Between readline and the terminal, so that a secret can be hidden. */
+  /** Where readline draws. It hides a secret: then nothing is drawn, and no row is ever full. */
   #screen(): Writable {
     const screen = new Writable({
       write: (text, _, done) => {
-        // The space is the one of print(), for the rows that readline itself fills.
-        if (!this.#secret) this.#output.write(`${text}`.replace("\r", " \r"));
+        if (!this.#asker) this.#output.write(`${text}`.replace("\r", " \r"));
         done();
       },
     });
-    const columns = () => (this.#secret ? Infinity : this.#output.columns);
+    const columns = () => (this.#asker ? Infinity : this.#output.columns);
     return Object.defineProperty(screen, "columns", { get: columns });
+  }
+
+  /** Keeps from readline what is pasted, which the terminal puts between two marks. */
+  #collectPastes(readline: Keyboard): void {
+    const press = readline._ttyWrite.bind(readline);
+    readline._ttyWrite = (text, key) => {
+      if (key.name === "paste-start") this.#pasted = "";
+      else if (this.#pasted === undefined) press(text, key);
+      else if (key.name === "paste-end") this.#insert(this.#pasted);
+      else this.#pasted += text ?? "";
+    };
+    this.#markPastes(true);
+  }
+
+  #markPastes(on: boolean): void {
+    this.#output.write(`\x1b[?2004${on ? "h" : "l"}`);
+  }
+
+  /** Inserts what was pasted into the draft, as text: a line that would be a command gets one more `/`. */
+  #insert(pasted: string): void {
+    this.#pasted = undefined;
+    const { line, cursor } = this.#rl;
+    const { rows } = this.#rl.getCursorPos();
+    const before = line.slice(0, cursor);
+    const lines = pasted.trimEnd().replace(/\r\n?/g, "\n").split("\n").map(cleanText);
+    const isBegun = !/(^|\n)$/.test(before); // the first of them continues a line
+    const text = lines.map((line, n) => (n === 0 && isBegun ? line : line.replace(/^\//, "//")));
+    this.#setLine(before + (this.#asker ? lines[0] : text.join("\n")), line.slice(cursor));
+    this.print([], { rows });
   }
 
   #complete(line: string): [string[], string] {
@@ -107,21 +152,24 @@ export class Terminal {
 
   /** Replaces what was typed, however many rows it took, by what the client makes of it. */
   #enter(line: string): void {
-    const answer = this.#secret;
-    if (answer) {
-      this.#secret = undefined;
-      answer(line);
+    if (this.#asker) {
+      this.#asker(line);
+      this.#asker = undefined;
       return this.print([]);
     }
     this.#setLine(line); // for getCursorPos(): readline has cleared it
     const end = this.#rl.getCursorPos();
     this.#setLine("");
-    const shown = this.#on.line(line);
-    this.print(shown === undefined ? [] : [shown], { ...end, rows: end.rows + 1 });
+    const shown = line.split("\n").map((line) => this.#on.line(line));
+    this.print(
+      shown.filter((line) => line !== undefined),
+      { rows: end.rows + 1 },
+    );
   }
 
   /** Stops the whole foreground process group, as the terminal itself would: a shell waits for all of it. */
   #suspend(): void {
+    this.#markPastes(false);
     process.stdin.setRawMode(false);
     process.kill(0, "SIGTSTP");
   }
@@ -131,15 +179,18 @@ export class Terminal {
     if (this.#isClosed) return;
     process.stdin.setRawMode(false); // or the next call would believe that nothing has to be done
     process.stdin.setRawMode(true);
+    this.#markPastes(true);
     this.print([], { rows: 0 });
   }
 
-  #setLine(line: string): void {
-    Object.assign(this.#rl, { line, cursor: line.length });
+  /** Replaces the draft, by what is before and behind the cursor. */
+  #setLine(before: string, after = ""): void {
+    Object.assign(this.#rl, { line: before + after, cursor: before.length });
   }
 
   #end(): void {
     this.#isClosed = true;
+    this.#markPastes(false);
     this.print([]); // clears the line being typed
     this.#setLine("");
     this.#on.close();

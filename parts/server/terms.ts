@@ -1,16 +1,13 @@
 /**
- * The terms on which clients are served: limits, certificate and password; and how to make its hash.
+ * The terms on which clients are served: limits, certificate and password.
  *
  * @module
  */
 import { readFileSync } from "node:fs";
-import { createInterface } from "node:readline";
-import { Writable } from "node:stream";
 import { createSecureContext } from "node:tls";
-import { fail, print } from "../shared/command-line.ts";
+import { fail } from "../shared/command-line.ts";
 import type { Terms } from "../shared/control.ts";
 import type { Options } from "./options.ts";
-import { cleanText } from "../shared/text.ts";
 
 /** Reads the files that the options name. Throws an error that says what is wrong with them. */
 export function readTerms({ tlsCert, tlsKey, passwordFile, maxLine, rate }: Options): Terms {
@@ -53,19 +50,4 @@ export function readTermsOrEnd(options: Options): Terms {
   } catch (error) {
     return fail(1, (error as Error).message);
   }
-}
-
-/** Asks for a password on stdin, without an echo if that is a terminal; prints its hash and exits. */
-export async function printPasswordHash(): Promise<never> {
-  const output = new Writable({ write: (_chunk, _encoding, done) => done() });
-  const rl = createInterface({ input: process.stdin, output, terminal: process.stdin.isTTY });
-  process.stderr.write("password: "); // readline echoes nothing from here on
-  const { value = "" } = await rl[Symbol.asyncIterator]().next();
-  process.stderr.write("\n");
-  rl.close();
-  const password = cleanText(value);
-  if (password === "") fail(1, "the password is empty");
-  // The least that OWASP recommends: each connection may cost this much, in KiB and passes.
-  const cost = { algorithm: "argon2id", memoryCost: 19_456, timeCost: 2 } as const;
-  return print(`${await Bun.password.hash(password, cost)}\n`);
 }
