@@ -52,6 +52,9 @@ export type Options = Values<typeof table>;
 export function readOptions(args: string[]): Options {
   if (!Bun.semver.satisfies(Bun.version, ">=1.4.0"))
     fail(1, `this is Bun ${Bun.version}, which cannot pass sockets: 1.4.0 or later is needed`);
+  // It would run this script again beside what runs: a second listener, without the workers of the first.
+  if (process.execArgv.includes("--hot"))
+    fail(2, "--hot cannot replace a running server: use --watch, or restart it");
   return readCommandLine(commandLine, args, (options) => {
     checkRoom(options);
     return options;
