@@ -18,8 +18,8 @@ import { createServer } from "node:net";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { broadcast } from "./parts/server/broadcast.ts";
-import { Connection, filesPerClient } from "./parts/server/connection.ts";
-import { listen, obeySignals, shutDown } from "./parts/server/lifecycle.ts";
+import { Connection } from "./parts/server/connection.ts";
+import { countPlaces, listen, obeySignals, shutDown } from "./parts/server/lifecycle.ts";
 import { log } from "./parts/server/log.ts";
 import { readOptions } from "./parts/server/options.ts";
 import { Pool } from "./parts/server/pool.ts";
@@ -41,14 +41,12 @@ import { after } from "./parts/shared/timers.ts";
 const flood = 16_384; // bytes in a block that only somebody in a hurry sends
 const maxQuickDeaths = 5; // of workers in a row that die within a second after they got a client
 
-const options = readOptions(Bun.argv.slice(2));
-if (options.hashPassword)
-  await (await import("./parts/server/hash-password.ts")).printPasswordHash(); // and exit
+const options = await readOptions(Bun.argv.slice(2));
 
 const script = join(import.meta.dir, "worker.ts");
 if (!existsSync(script)) fail(1, `there is no ${script}: run it with bun, from its folder`);
 const maxFiles = maxOpenFiles();
-const maxClients = Math.min(options.maxClients, Math.floor((maxFiles - 30) / filesPerClient));
+const maxClients = countPlaces(options, maxFiles);
 let terms = readTermsOrEnd(options); // on which the next client is served
 
 const connections = new Set<Connection>(); // from accept to their end

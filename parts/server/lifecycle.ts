@@ -6,12 +6,30 @@
 import type { AddressInfo, Server } from "node:net";
 import { fail } from "../shared/command-line.ts";
 import { atMost } from "../shared/timers.ts";
-import type { Connection } from "./connection.ts";
+import { type Connection, filesPerClient } from "./connection.ts";
 import { endLog, log, say } from "./log.ts";
+import type { Options } from "./options.ts";
 import type { Pool } from "./pool.ts";
 import { isIgnored } from "./proc.ts";
 import type { WorkerProcess } from "./process.ts";
 import type { Room } from "./room.ts";
+
+const ownFiles = 27; // that the server itself needs: 8, and a few for connections that are refused
+
+/**
+ * How many clients there can be at once, next to the spares, if `maxFiles` may be open. Ends the process, with a
+ * line that says what to do, if there can be none.
+ */
+export function countPlaces({ maxClients, spares }: Options, maxFiles: number): number {
+  const needed = ownFiles + spares * (filesPerClient - 1); // a spare has no client's socket
+  const places = Math.floor((maxFiles - needed) / filesPerClient);
+  if (places < 1)
+    fail(
+      1,
+      `${maxFiles} open files are too few for ${spares} spares and a client: ulimit -n ${needed + filesPerClient}`,
+    );
+  return Math.min(maxClients, places);
+}
 
 /** Listens, and says so. Ends the process, with a line that says what to do, if that is not possible. */
 export async function listen(server: Server, host: string, port: number): Promise<void> {
