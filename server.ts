@@ -32,7 +32,7 @@ import {
 } from "./parts/server/process.ts";
 import { refuse, Refusal } from "./parts/server/refusal.ts";
 import { openLink, Room } from "./parts/server/room.ts";
-import { readTerms, readTermsOrEnd } from "./parts/server/terms.ts";
+import { readTermsAgain, readTermsOrEnd } from "./parts/server/terms.ts";
 import { describeRoom } from "./parts/server/who.ts";
 import { fail } from "./parts/shared/command-line.ts";
 import type { Heritage, Request } from "./parts/shared/control.ts";
@@ -47,7 +47,7 @@ const script = join(import.meta.dir, "worker.ts");
 if (!existsSync(script)) fail(1, `there is no ${script}: run it with bun, from its folder`);
 const maxFiles = maxOpenFiles();
 const maxClients = countPlaces(options, maxFiles);
-let terms = readTermsOrEnd(options); // on which the next client is served
+let terms = await readTermsOrEnd(options); // on which the next client is served
 
 const connections = new Set<Connection>(); // from accept to their end
 const pool = new Pool(startWorker, options.spares, availableParallelism()); // parts/server/pool.ts
@@ -58,11 +58,13 @@ const server = createServer({ pauseOnConnect: true, noDelay: true, keepAlive: tr
   const connection = new Connection(socket, options.maxLag); // parts/server/connection.ts
   connection.life = serve(connection);
 });
-await listen(server, options.host, options.port);
 obeySignals(
   () => shutDown({ server, pool, room, connections }),
-  terms.tls || terms.password ? reload : undefined,
+  terms.tls || terms.password
+    ? async () => void (terms = await readTermsAgain(options, terms))
+    : undefined,
 );
+await listen(server, options.host, options.port);
 if (maxClients < options.maxClients)
   log(`only ${maxClients} clients at once: more need more than ${maxFiles} files (ulimit -n)`);
 pool.refill();
@@ -197,14 +199,4 @@ function takePlace(connection: Connection): Disposable {
 function sendAway(connection: Connection, reason: string): void {
   log(`${connection.address} was refused: ${reason}`);
   connection.sendAway(reason);
-}
-
-/** Reads certificate and password again; with a mistake in them, they stay as they were. */
-function reload(): void {
-  try {
-    terms = readTerms(options);
-    log("certificate and password read again");
-  } catch (error) {
-    log(`not read again: ${(error as Error).message}`);
-  }
 }
