@@ -140,18 +140,27 @@ export interface Server extends AsyncDisposable {
 
 /**
  * Starts `server.ts` on a free port; disposing of it checks that no worker outlives it, and that none
- * had an error that nobody foresaw.
+ * had an error that nobody foresaw. `before` is a command that starts it, such as `nohup`.
  */
 export async function startServer(
   args: string[] = [],
-  { script = "server.ts", env = {} }: { script?: string; env?: Record<string, string> } = {},
+  { script = "server.ts", before = [], env = {}, ...options }: StartOptions = {},
 ): Promise<Server> {
   return watchServer(
-    Bun.spawn([process.execPath, resolve(root, script), "--port", "0", ...args], {
+    Bun.spawn([...before, process.execPath, resolve(root, script), "--port", "0", ...args], {
+      ...options,
       env: { ...process.env, ...env },
       stdio: ["pipe", "pipe", "pipe"],
     }),
   );
+}
+
+export interface StartOptions {
+  script?: string;
+  before?: string[];
+  env?: Record<string, string>;
+  cwd?: string;
+  detached?: boolean;
 }
 
 /** Waits until a server that was just started listens. */
