@@ -4,11 +4,19 @@
  *
  * @module
  */
-import { test } from "bun:test";
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { afterAll, test } from "bun:test";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 
 export const root = join(import.meta.dir, "..");
+
+/** A folder for a test file, which removes it at its end. To be called while the file is loaded. */
+export function temporaryFolder(): string {
+  const folder = mkdtempSync(join(tmpdir(), "pipechat-"));
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+  return folder;
+}
 
 /** The path of a certificate, `NAME.pem`, or of its key, `NAME.key`; `ca.pem` has signed them all. */
 export function certificate(file: string): string {
