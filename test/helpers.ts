@@ -4,11 +4,19 @@
  *
  * @module
  */
-import { test } from "bun:test";
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { afterAll, test } from "bun:test";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 
 export const root = join(import.meta.dir, "..");
+
+/** A folder for a test file, which removes it at its end. To be called while the file is loaded. */
+export function temporaryFolder(): string {
+  const folder = mkdtempSync(join(tmpdir(), "pipechat-"));
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+  return folder;
+}
 
 /** The path of a certificate, `NAME.pem`, or of its key, `NAME.key`; `ca.pem` has signed them all. */
 export function certificate(file: string): string {
@@ -140,18 +148,27 @@ export interface Server extends AsyncDisposable {
 
 /**
  * Starts `server.ts` on a free port; disposing of it checks that no worker outlives it, and that none
- * had an error that nobody foresaw.
+ * had an error that nobody foresaw. `before` is a command that starts it, such as `nohup`.
  */
 export async function startServer(
   args: string[] = [],
-  { script = "server.ts", env = {} }: { script?: string; env?: Record<string, string> } = {},
+  { script = "server.ts", before = [], env = {}, ...options }: StartOptions = {},
 ): Promise<Server> {
   return watchServer(
-    Bun.spawn([process.execPath, resolve(root, script), "--port", "0", ...args], {
+    Bun.spawn([...before, process.execPath, resolve(root, script), "--port", "0", ...args], {
+      ...options,
       env: { ...process.env, ...env },
       stdio: ["pipe", "pipe", "pipe"],
     }),
   );
+}
+
+export interface StartOptions {
+  script?: string;
+  before?: string[];
+  env?: Record<string, string>;
+  cwd?: string;
+  detached?: boolean;
 }
 
 /** Waits until a server that was just started listens. */
