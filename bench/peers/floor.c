@@ -125,6 +125,8 @@ static void deliver(Member *member, const char *block, size_t size) {
 static void relay(Member *sender) {
     ssize_t n = read(sender->up, sender->block + sender->held, BLOCK - sender->held);
     if (n <= 0) {
+        /* Its pipe stays in epoll for as long as a child that was just forked has a copy of it. */
+        epoll_ctl(loop, EPOLL_CTL_DEL, sender->up, NULL);
         close(sender->up), close(sender->down);
         for (int i = 0; i < count; i++)
             if (members[i] == sender) members[i--] = members[--count];
