@@ -4,7 +4,7 @@
  * All speak pipechat's protocol: a client's first line is its name, and of every further line the
  * others get `name: text`. Each is told its port, in `PORT` or where its command has `{port}`.
  */
-import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync } from "node:fs";
+import { closeSync, fstatSync, mkdtempSync, openSync, readSync, rmSync, unlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { quote, type Target } from "./clients.ts";
@@ -84,15 +84,18 @@ export function ownContender(name: string, nth: number, given: string, address?:
   return { name, mark, colour, title: `\`${given}\``, start: () => start, isOwn: true };
 }
 
-const folder = mkdtempSync(join(tmpdir(), "pipechat-bench-"));
-const floor = join(folder, "floor");
+let floor = "";
 
-/** Compiles the floor. Returns its command. */
+/** Compiles the floor, once. Returns its command. */
 function compile(): string[] {
-  const isThere = existsSync(floor) || need("cc");
-  const cmd = ["cc", "-O2", "-o", floor, here("peers", "floor.c")];
-  if (isThere && (existsSync(floor) || Bun.spawnSync(cmd).success)) return [floor];
-  throw new Error("cc cannot compile it here: it needs Linux");
+  if (floor) return [floor];
+  need("cc");
+  const folder = mkdtempSync(join(tmpdir(), "pipechat-bench-"));
+  process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
+  const path = join(folder, "floor");
+  const { success } = Bun.spawnSync(["cc", "-O2", "-o", path, here("peers", "floor.c")]);
+  if (!success) throw new Error("cc cannot compile it here: it needs Linux");
+  return [(floor = path)];
 }
 
 /** Versions of what the servers run on. */
@@ -119,10 +122,7 @@ function kill(leader: number): boolean {
 }
 
 // Whatever ends this process, no server outlives it.
-process.on("exit", () => {
-  running.forEach(kill);
-  rmSync(folder, { recursive: true, force: true });
-});
+process.on("exit", () => running.forEach(kill));
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => process.exit(130));
 
 async function accepts(hostname: string, port: number): Promise<boolean> {
@@ -149,8 +149,9 @@ export async function startServer(start: Start): Promise<Server> {
     return { host, port, stop: async () => {} };
   }
   const [host, port, patience] = ["127.0.0.1", freePort(), 10];
-  const path = join(folder, `${port}.log`);
-  const log = openSync(path, "w");
+  const path = join(tmpdir(), `pipechat-bench-${port}.log`);
+  const log = openSync(path, "w+");
+  unlinkSync(path);
   const child = Bun.spawn(
     start.map((word) => word.replaceAll("{port}", `${port}`)),
     {
@@ -159,11 +160,10 @@ export async function startServer(start: Start): Promise<Server> {
       detached: true, // its process group has its workers
     },
   );
-  closeSync(log);
   running.add(child.pid);
   async function stop(): Promise<void> {
     for (let ms = 0; ms < 3000 && kill(child.pid); ms += 10) await Bun.sleep(10);
-    running.delete(child.pid);
+    if (running.delete(child.pid)) closeSync(log);
   }
   const end = performance.now() + patience * 1000;
   const hasEnded = () => child.exitCode !== null || child.signalCode !== null;
@@ -176,6 +176,8 @@ export async function startServer(start: Start): Promise<Server> {
   const what = hasEnded()
     ? `it ended with ${child.signalCode ?? `exit code ${child.exitCode}`} before it listened`
     : `it did not listen on port ${port} within ${patience} s`;
+  const printed = Buffer.alloc(10_000);
+  const size = readSync(log, printed, 0, printed.length, Math.max(0, fstatSync(log).size - 10_000));
   await stop();
-  throw new Error(`${what}; it said ${quote(readFileSync(path, "utf8"))}`);
+  throw new Error(`${what}; it said ${quote(printed.toString("utf8", 0, size))}`);
 }

@@ -3,7 +3,6 @@ import { expect, setDefaultTimeout, test } from "bun:test";
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { measureFault } from "../bench/faults.ts";
 import { readReport } from "../bench/schema.ts";
 import { contenders, startServer } from "../bench/servers.ts";
 import { freePort, isAlive, patience, root, run, until } from "./helpers.ts";
@@ -90,23 +89,18 @@ test("servers of one's own are measured; one that cannot be is a line, and the o
 test("a server that runs already is measured, without its CPU and memory, and goes on", async () => {
   using place = folder();
   const json = join(place.path, "run.json");
-  await using server = await started("evented");
-  const { port } = server;
+  const server = await startServer(contenders.find(({ name }) => name === "evented")!.start(3));
   const only = ["--only", "cost", "--json", json];
   const { code, stdout } = await run([
-    ...[...compare, ...short, "--connect", `mine=127.0.0.1:${port}`, ...only],
+    ...[...compare, ...short, "--connect", `mine=127.0.0.1:${server.port}`, ...only],
   ]);
   expect(code).toBe(0);
   expect(stdout).toMatch(/^\S+ mine +[\d.]+$/m); // it has no column without a value
   const { own } = readReport(json).runs.find(({ server }) => server === "mine")!;
   expect(own.figures["memory, MB"]).toBeNull();
   expect(isAlive(server.pid!)).toBe(true);
+  await server.stop();
 });
-
-async function started(name: string) {
-  const server = await startServer(contenders.find((one) => one.name === name)!.start(60));
-  return Object.assign(server, { [Symbol.asyncDispose]: server.stop });
-}
 
 test("where the only server cannot be measured, it fails", async () => {
   const port = freePort();
@@ -142,22 +136,6 @@ test("a signal ends it at once, with all that it has started, and it prints what
     "its processes' end",
     () => pids,
   );
-});
-
-test("a killed process hurts nobody else with pipechat, and everybody where there is one for all", async () => {
-  if (process.platform !== "linux") return; // elsewhere nobody can be found from outside
-  const outcome = async (name: string) => {
-    await using server = await started(name);
-    return await measureFault(server, "kill", 1);
-  };
-  const [pipechat, evented] = [await outcome("pipechat"), await outcome("evented")];
-  expect(pipechat).toMatchObject({ skipped: null, victim: { cutOff: false } });
-  expect(pipechat.others).toMatchObject({ cutOff: 0, lost: 0, forGood: false });
-  expect(pipechat.others!.told).toBeGreaterThan(0);
-  expect(pipechat.victim!.served).toBeGreaterThan(0);
-  expect(evented.others).toMatchObject({ cutOff: 49, forGood: true, told: NaN, after: Infinity });
-  expect(evented.others!.lost).toBeGreaterThan(3000);
-  expect(evented.victim).toMatchObject({ cutOff: true, served: Infinity });
 });
 
 test("what the arguments cannot mean is one line, and --help fits a terminal", async () => {
