@@ -1,7 +1,4 @@
-/**
- * What has changed between two runs: for each figure both values, the ratio, the noise of both, and a
- * verdict.
- */
+/** What has changed between two runs, and whether that can be told from the noise. */
 import { clients, kinds } from "./faults.ts";
 import { compared, digits, percent, ratios, roundsOf, values } from "./figures.ts";
 import { wrongIn } from "./report.ts";
@@ -14,15 +11,11 @@ export interface Change {
   server: string;
   n: number;
   figure: string;
-  /** Medians, as they were measured. */
-  old: number;
+  old: number; // medians, as they were measured
   now: number;
-  /** Of the new to the old; NaN for what should be 0. */
-  ratio: number;
-  /** Whether ratio, noise and verdict are those of the ratio to the floor: if both runs have one. */
-  isToFloor: boolean;
-  /** The rounds' standard deviation, as a part of the figure. */
-  noise: [old: number, now: number];
+  ratio: number; // of the new to the old; NaN for what should be 0
+  isToFloor: boolean; // whether this and the rest are of the ratio to the floor: if both runs have one
+  noise: [old: number, now: number]; // the rounds' standard deviation, as a part of the figure
   verdict: Verdict;
 }
 

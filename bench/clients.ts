@@ -201,9 +201,6 @@ export function quote(printed: string): string {
 
 // --- What they get -------------------------------------------------------------------------------
 
-/** Called when a receiver has got `count` lines of a sender, from its line `first` on. */
-type Deliver = (receiver: number, sender: number, first: number, count: number) => void;
-
 /**
  * What is said in a run, and what came of it. A run has its own number in each line, so that what is
  * late from an earlier one is not taken for this one's.
@@ -225,12 +222,13 @@ export class Ledger {
    * Begins a run; the one before ends.
    *
    * @param speakers the numbers of the clients that say `count` lines each
+   * @param deliver is called when a receiver has got some lines of a sender
    */
   constructor(
     readonly room: Room,
     readonly speakers: number[],
     readonly count: number,
-    readonly deliver: Deliver = () => {},
+    readonly deliver = (_receiver: number, _sender: number, _first: number, _count: number) => {},
   ) {
     const receivers = room.clients.length;
     const staying = speakers.filter((number) => number < receivers);

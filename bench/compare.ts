@@ -1,11 +1,9 @@
 #!/usr/bin/env bun
 /**
- * pipechat beside its peers and your own server, under the same load: `bun bench/compare.ts --help`.
- *
- * Each server is started anew for each number of receivers in each round, and the rounds are
- * interleaved (A B C A B C …). Beside each server runs a C floor, and the two get the load in turn,
- * second by second and burst by burst: a machine that is slow for a while is so for both. Then, once for
- * each server, things happen to one of 50 clients. Everything is on 127.0.0.1.
+ * pipechat beside its peers and your own server, under the same load. Each is started anew for each
+ * number of receivers in each round, and the rounds are interleaved (A B C A B C …). Beside each runs a
+ * C floor, and the two get the load in turn: a machine that is slow for a while is so for both. Then,
+ * once for each server, things happen to one of 50 clients.
  */
 import { renameSync, writeSync } from "node:fs";
 import { arch, cpus, release, totalmem, type } from "node:os";
@@ -16,7 +14,7 @@ import { clients, kinds, measureFault, phases, titleOf } from "./faults.ts";
 import { limit } from "./figures.ts";
 import { measure } from "./measure.ts";
 import { readOptions } from "./options.ts";
-import { markdown, readmePart, replacePart, tables } from "./report.ts";
+import { markdown, readmePart, tables } from "./report.ts";
 import { type Report, type Run, schema } from "./schema.ts";
 import {
   type Contender,
@@ -33,8 +31,9 @@ import { duration } from "./tables.ts";
 // For those who commit a report: copies what bench/REPORT.md has for the README into it.
 if (process.argv[2] === "--readme") {
   const file = (...path: string[]) => Bun.file(join(import.meta.dir, ...path));
-  const [readme, report] = [file("..", "README.md"), await file("REPORT.md").text()];
-  await readme.write(replacePart(await readme.text(), readmePart(report)));
+  const part = readmePart.exec(await file("REPORT.md").text())![0];
+  const readme = file("..", "README.md");
+  await readme.write((await readme.text()).replace(readmePart, () => part));
   process.exit();
 }
 

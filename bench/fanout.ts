@@ -1,10 +1,8 @@
 #!/usr/bin/env bun
 /**
- * Fan-out latency: one client says a line of 80 bytes; how long until all N others have it?
- *
- * It is measured on the real server over real sockets, next to the same chat in one process: the
- * difference is the price of a process per connection. The clients live in this process and read
- * whatever comes, so with many of them a part of the time is theirs, the same for both servers.
+ * Fan-out latency: one client says a line of 80 bytes; how long until all N others have it? Next to the
+ * same chat in one process: the difference is the price of a process per connection. The clients live in
+ * this process, so a part of the time is theirs, the same for both servers.
  */
 import { flag, readCommandLine } from "../parts/shared/command-line.ts";
 import { Room } from "./clients.ts";
@@ -27,11 +25,9 @@ const receivers = quick ? [16] : [1, 2, 4, 8, 16, 32, 64, 128];
 const rounds = 5; // in each, both servers have their turn
 const turn = 300; // ms
 
-/** Opens a room on a server that is started for it. */
-async function open(server: "pipechat" | "evented") {
-  return new Room(await startServer(contenders.find(({ name }) => name === server)!.start(129)));
-}
-const rooms = [await open("pipechat"), await open("evented")];
+const both = contenders.filter(({ name }) => name === "pipechat" || name === "evented");
+const servers = await Promise.all(both.map(({ start }) => startServer(start(129))));
+const rooms = servers.map((server) => new Room(server));
 
 /** Says a line after the other for a turn. Returns the median time, ms. */
 async function measure(room: Room): Promise<number> {

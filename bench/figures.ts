@@ -1,7 +1,4 @@
-/**
- * The figures of a report, and how they are made of a server's rounds: for tables, charts and comparisons
- * alike.
- */
+/** The figures of a server's rounds, for tables, charts and comparisons alike. */
 import type { Measured, Report } from "./schema.ts";
 import { deviation, median, merge, percentile } from "./stats.ts";
 import type { Columns } from "./tables.ts";

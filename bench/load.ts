@@ -79,14 +79,8 @@ export function timesOf(talks: Talk[]) {
   };
 }
 
-/** A burst of lines. */
-export interface Flood {
-  perSecond: number; // lines delivered
-  load: number; // CPU time of the load, in parts of a core; and of the server
-  server: number;
-  workers: number;
-  wrong: Wrong;
-}
+/** A burst of lines; CPU time is in parts of a core. */
+export type Flood = Awaited<ReturnType<typeof burst>>;
 
 /**
  * Lines flat out, in bursts: they double until one takes long enough to tell, and the one before it was
@@ -97,12 +91,13 @@ export async function* bursts(room: Room, senders: number) {
   const wrong: Wrong[] = [];
   const mostBytes = 32 * 2 ** 20; // that are said in a burst
   for (let [count, before] = [Math.ceil(400 / senders), 0]; ;) {
-    const { took, ...flood } = await burst(room, senders, count);
+    const flood = await burst(room, senders, count);
+    const { took } = flood;
     wrong.push(flood.wrong);
     const isLong = (took > 250e6 && before > 80e6) || took > 1e9;
     const isLast = flood.wrong.lost > 0;
     if (isLong || isLast || count * senders * room.size > mostBytes)
-      yield { ...flood, wrong: addUp(wrong) } as Flood;
+      yield { ...flood, wrong: addUp(wrong) };
     else count *= 2;
     if (isLast) return;
     before = took;

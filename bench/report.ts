@@ -8,7 +8,6 @@ import { clients, kinds, titleOf } from "./faults.ts";
 import * as figures from "./figures.ts";
 import { count, digits, limit, type Rounds, roundsOf } from "./figures.ts";
 import type { Entry, Fault, Report, Wrong } from "./schema.ts";
-import { contenders } from "./servers.ts";
 import { sum } from "./stats.ts";
 import { type Columns, fill, type Style, table, wrap } from "./tables.ts";
 
@@ -115,30 +114,8 @@ function charts(report: Report): Record<string, string> {
   };
 }
 
-const [begin, end] = ["<!-- bench:begin -->", "<!-- bench:end -->"];
-
-/** What stands between the markers. Throws an error if there are none. */
-export function readmePart(text: string): string {
-  const [from, to] = [text.indexOf(begin), text.indexOf(end)];
-  if (from < 0 || to < from) throw new Error(`there is no ${begin} … ${end}`);
-  return text.slice(from + begin.length, to);
-}
-
-/** The same text with another part between its markers. */
-export function replacePart(text: string, part: string): string {
-  return text.replace(begin + readmePart(text) + end, () => begin + part + end);
-}
-
-/** What measures the same again. */
-function command({ servers, options }: Report): string {
-  const isBuiltIn = (name: string) => contenders.some((contender) => contender.name === name);
-  const own = servers.filter(({ name }) => !isBuiltIn(name)).map(({ title }) => title);
-  const builtIn = servers.map(({ name }) => name).filter(isBuiltIn);
-  const flags = Object.entries(options).map(([key, value]) => `--${key} ${String(value)}`);
-  const all = [`--servers ${builtIn.join(",") || "none"}`, ...flags];
-  const lines = ["bun bench/compare.ts", all.slice(0, 4).join(" "), all.slice(4).join(" ")];
-  return lines.join(" \\\n  ") + (own.length > 0 ? ` # and ${own.join(", ")}` : "");
-}
+/** What the README has of a report, too. */
+export const readmePart = /<!-- bench:begin -->.*<!-- bench:end -->/s;
 
 /** What the template needs. */
 function understand(report: Report, style: Style): Record<string, string | number> {
@@ -178,13 +155,22 @@ function understand(report: Report, style: Style): Record<string, string | numbe
     .map(({ name, label }) => ({ label, of: ends.map((n) => roundsOf(report, name, n)) }));
   const skipped = faults.filter(({ skipped }) => skipped);
   return {
-    ...{ ...machine, ...options, clients, many, n: 0, only: 0, during: seconds / 2 },
+    ...{
+      ...machine,
+      ...options,
+      clients,
+      many,
+      n: n.join(),
+      only: only.join(),
+      during: seconds / 2,
+    },
     made: made.slice(0, 10),
     os: machine.system.split(" ")[0]!,
     cores: counted(machine.cores, "core"),
     memory: (machine.memory / 2 ** 30).toFixed(),
     versions: versions.join("; "),
-    command: command(report),
+    names: servers.map(({ name }) => name).join(","),
+    ...{ roundCount: options.rounds, rateCount: options.rate },
     rounds: counted(options.rounds, "round"),
     rate: counted(options.rate, "line"),
     ends: ends.join(" / "),
@@ -216,7 +202,7 @@ export const markdown = (report: Report): string =>
 
 /** The report for a terminal: what is behind its charts. */
 export function tables(report: Report): string {
-  const parts = template.slice(template.indexOf("\n## ", template.indexOf(end)));
+  const parts = template.slice(template.indexOf("\n## {if latency}"));
   const notes = report.notes.map((note) => `\n${wrap(note)}\n`).join("");
   return `\n${fill(parts, understand(report, "text"), "text")}${notes}`;
 }

@@ -156,8 +156,8 @@ test("what was not measured is neither a table nor a chart", () => {
 });
 
 test("the README says what the report says", async () => {
-  const part = async (...path: string[]) => readmePart(await Bun.file(join(root, ...path)).text());
-  expect(await part("README.md")).toBe(await part("bench", "REPORT.md"));
+  const part = async (file: string) => readmePart.exec(await Bun.file(join(root, file)).text())![0];
+  expect(await part("README.md")).toBe(await part("bench/REPORT.md"));
 });
 
 test("times and numbers of things are plain English", () => {

@@ -6,8 +6,6 @@
  *
  * With `--plain` it relays lines as they come, without the sender's name: no server can do less, so
  * it shows the limit of the load generator, which then sends the names itself.
- *
- * @module
  */
 interface Client {
   name: string; // empty before its first line

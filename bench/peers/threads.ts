@@ -6,8 +6,6 @@
  *     PORT=2000 bun bench/peers/threads.ts
  *
  * A channel knows no backpressure: what a thread has no time for yet waits in memory, without bound.
- *
- * @module
  */
 import { dlopen, suffix } from "bun:ffi";
 import { isMainThread, Worker, workerData } from "node:worker_threads";
