@@ -17,6 +17,7 @@ import { existsSync } from "node:fs";
 import { createServer } from "node:net";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
+import { Adoption } from "./parts/server/adopt.ts";
 import { broadcast } from "./parts/server/broadcast.ts";
 import { Connection } from "./parts/server/connection.ts";
 import { countPlaces, listen, obeySignals, shutDown } from "./parts/server/lifecycle.ts";
@@ -36,6 +37,7 @@ import { readTermsAgain, readTermsOrEnd } from "./parts/server/terms.ts";
 import { describeRoom } from "./parts/server/who.ts";
 import { fail } from "./parts/shared/command-line.ts";
 import type { Heritage, Request } from "./parts/shared/control.ts";
+import { native } from "./parts/shared/native.ts";
 import { after } from "./parts/shared/timers.ts";
 
 const flood = 16_384; // bytes in a block that only somebody in a hurry sends
@@ -52,6 +54,7 @@ let terms = await readTermsOrEnd(options); // on which the next client is served
 const connections = new Set<Connection>(); // from accept to their end
 const pool = new Pool(startWorker, options.spares, availableParallelism()); // parts/server/pool.ts
 const room = new Room<Connection>(relay, await openLink(options)); // parts/server/room.ts
+const adoption = new Adoption({ room, relay, serve, maxLag: options.maxLag }); // parts/server/adopt.ts
 
 // 1. Accept a connection. It is paused: the server never reads what a client sends.
 const server = createServer({ pauseOnConnect: true, noDelay: true, keepAlive: true }, (socket) => {
@@ -59,12 +62,15 @@ const server = createServer({ pauseOnConnect: true, noDelay: true, keepAlive: tr
   connection.life = serve(connection);
 });
 obeySignals(
-  () => shutDown({ server, pool, room, connections }),
+  (how) => shutDown({ server, pool, room, connections, adoption }, how),
   terms.tls || terms.password
     ? async () => void (terms = await readTermsAgain(options, terms))
     : undefined,
 );
 await listen(server, options.host, options.port);
+// Nobody comes back to a port that the system has chosen, and the keys of TLS cannot move.
+if (options.port === 0 || terms.tls || !native) adoption.skip();
+else adoption.open(server);
 if (maxClients < options.maxClients)
   log(`only ${maxClients} clients at once: more need more than ${maxFiles} files (ulimit -n)`);
 pool.refill();
@@ -89,8 +95,9 @@ async function serve(connection: Connection): Promise<void> {
   let worker: WorkerProcess | undefined;
   try {
     using _place = takePlace(connection);
-    worker = await handOver(connection);
+    worker = await handOver(connection, adoption.heritage(connection));
     connection.give(worker);
+    await adoption.settle(connection); // a client of a dead server is back; all others wait for those
     using _question = after(500, () => {
       if (connection.isBefore("asked")) connection.tell("your name?");
     });
@@ -139,7 +146,8 @@ async function handOver(connection: Connection, heritage?: Heritage): Promise<Wo
       pool.put(worker);
       throw new Refusal("the connection was reset");
     }
-    const order = { type: "serve", ...terms, ...(heritage && { heritage }) } as const;
+    const { meeting } = adoption;
+    const order = { type: "serve", ...terms, heritage, meeting } as const;
     const pass = (child: Child) => child.send(order, socket, { keepOpen: true });
     if (await worker.serve(pass, heritage?.isTorn)) return worker;
   }

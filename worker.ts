@@ -16,8 +16,9 @@ import { once } from "node:events";
 import type { Socket } from "node:net";
 import type { Heritage, Order, Terms } from "./parts/shared/control.ts";
 import { brokenRule, cleanName, createFramer } from "./parts/shared/text.ts";
+import { waitForServer } from "./parts/worker/orphan.ts";
 import { Pace } from "./parts/worker/pace.ts";
-import { openRelay } from "./parts/worker/relay.ts";
+import { openRelay, type Remains } from "./parts/worker/relay.ts";
 import { Server } from "./parts/worker/server.ts";
 import { withoutTelnet } from "./parts/worker/telnet.ts";
 
@@ -35,7 +36,8 @@ const server = new Server(relay); // what goes over IPC: parts/worker/server.ts
 createFramer(9)(Buffer.from(cleanName("rehearsal\n")));
 process.on("disconnect", () => {
   relay.hurry();
-  setTimeout(() => process.exit(), 500); // the server is dead: half a second for what it still holds
+  // The server is dead: half a second for what it still holds, unless our client waits for another.
+  setTimeout(() => server.meeting || process.exit(), 500);
 });
 process.once("SIGTERM", () => {
   relay.hurry();
@@ -49,7 +51,7 @@ server.report({ type: "ready" });
 const [order, socket] = (await once(process, "message")) as [Order, Socket | undefined];
 if (order.type !== "serve" || !socket) process.exit(); // the client was reset on the way
 server.report({ type: "serving" });
-const terms: Terms & { heritage?: Heritage } = order;
+const terms: Terms & { heritage?: Heritage | undefined } = order;
 server.inherit(terms.heritage);
 const client = terms.tls ? await encrypt(socket, terms.tls) : socket;
 
@@ -57,7 +59,9 @@ const client = terms.tls ? await encrypt(socket, terms.tls) : socket;
 const isTorn = terms.heritage?.isTorn ?? false;
 const frame = createFramer(terms.maxLine, isTorn);
 const limits = { maxLine: terms.maxLine, pace: new Pace(terms.rate), isTorn };
-await relay.run(client ?? socket, { hear, end, hold: server.hold.bind(server) }, limits);
+const hold = server.hold.bind(server);
+const orphaned = (remains: Remains) => waitForServer(server, remains); // parts/worker/orphan.ts
+await relay.run(client ?? socket, { hear, end, hold, orphaned }, limits);
 process.exit();
 
 // --- What the client says ------------------------------------------------------------------------

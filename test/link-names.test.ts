@@ -14,7 +14,7 @@ async function startLink(stack: AsyncDisposableStack) {
   const redis = stack.use(await Redis.start());
   const proxy = stack.use(await Proxy.start(redis));
   const link = await openLink(proxy.url, "lobby");
-  stack.defer(() => link.close());
+  stack.defer(() => link.close("leave"));
   const renamed: string[] = [];
   const rename = (name: string) => void renamed.push(name);
   link.start({ deliver: async () => {}, inform: () => {}, rename });

@@ -35,7 +35,9 @@ function linkTo(changes: Partial<Link> = {}) {
   const appended: string[] = [];
   const linked = Promise.withResolvers<LinkedRoom>();
   const link: Link = {
+    id: "host/1/a",
     label: "here",
+    adopt: async (name) => names.add(name).size,
     start: linked.resolve,
     append: (block) => void appended.push(...linesOf(block)),
     isBehind: false,

@@ -32,8 +32,8 @@ function label(server: string): string {
 
 /** A link through Redis. */
 class RedisLink implements Link {
-  readonly #id = `${hostname()}/${process.pid}/${crypto.randomUUID().slice(0, 8)}`; // new at each start
-  readonly label = label(this.#id);
+  readonly id = `${hostname()}/${process.pid}/${crypto.randomUUID().slice(0, 8)}`; // new at each start
+  readonly label = label(this.id);
   readonly #roomName: string;
   readonly #urls: string[]; // what may be tried: --redis, and the other nodes of its cluster
   readonly #names = new Map<string, { pid: number; isOurs: boolean }>(); // of our clients, with
@@ -46,6 +46,7 @@ class RedisLink implements Link {
   #store: Store | undefined; // while we are connected, as far as we know
   #bookmark: Bookmark | undefined; // since we were connected first
   #ended = Promise.resolve(); // the link was closed
+  #keepsNames = false; // when it is closed
   #wake = () => {}; // there is something to append, or the store was lost
   #asking: Promise<Remote[]> | undefined; // who is in the room
 
@@ -74,12 +75,13 @@ class RedisLink implements Link {
     this.#asking ??= this.#store?.people().finally(() => (this.#asking = undefined));
     const people = await this.#asking?.catch(() => undefined);
     return people
-      ?.filter(({ server }) => server !== this.#id)
+      ?.filter(({ server }) => server !== this.id)
       .map((person) => ({ ...person, server: label(person.server) }));
   }
 
-  /** Frees our names, and tells the others that our people left. */
-  async close(): Promise<void> {
+  /** Frees our names, and tells the others that our people left; or lets the next server have them. */
+  async close(how: "leave" | "keep"): Promise<void> {
+    this.#keepsNames = how === "keep";
     this.#state.close();
     this.#wake();
     if (this.#store) await this.#ended;
@@ -98,6 +100,16 @@ class RedisLink implements Link {
     claim.isOurs = taken.length === 0;
     if (!claim.isOurs) this.#names.delete(name);
     return claim.isOurs ? online : 0;
+  }
+
+  /** Those who were told that the client left, because its server was away for too long, read that it is back. */
+  async adopt(name: string, from?: string): Promise<number> {
+    this.#names.set(name, { pid: 0, isOurs: true });
+    const answer = this.#store?.claim([[name, 0]], from).catch(() => undefined);
+    const [online, taken, free] = (answer && (await answer)) ?? [this.#names.size, [], []];
+    this.#contradict(free.map((name) => `* ${name} left`).join("\n"));
+    this.#giveUp(taken);
+    return online;
   }
 
   owns(name: string): boolean {
@@ -121,6 +133,10 @@ class RedisLink implements Link {
   async #renew(store: Store): Promise<void> {
     const ours = [...this.#names].filter(([, { isOurs }]) => isOurs);
     const [, taken] = await store.claim(ours.map(([name, { pid }]) => [name, pid]));
+    this.#giveUp(taken);
+  }
+
+  #giveUp(taken: string[]): void {
     for (const name of taken.filter((name) => this.owns(name))) {
       const { pid } = this.#names.get(name)!;
       this.#names.delete(name);
@@ -158,7 +174,7 @@ class RedisLink implements Link {
    */
   async connect(): Promise<void> {
     for (let count = 0; ; count++) {
-      const store = new Store(this.#node, this.#id, this.#roomName);
+      const store = new Store(this.#node, this.id, this.#roomName);
       try {
         return await this.#begin(store);
       } catch (error) {
@@ -182,7 +198,7 @@ class RedisLink implements Link {
       this.#append(store, this.#queue.next()),
     ]);
     for (const { name, server } of people)
-      if (server === this.#id && !this.#names.has(name)) this.#queue.free(name);
+      if (server === this.id && !this.#names.has(name)) this.#queue.free(name);
     this.#state.connected();
   }
 
@@ -218,7 +234,7 @@ class RedisLink implements Link {
     while (this.#store === store) {
       const batch = this.#queue.next();
       if (batch) await this.#append(store, batch);
-      else if (this.#state.isClosing) return await store.leave();
+      else if (this.#state.isClosing) return this.#keepsNames ? undefined : await store.leave();
       else await new Promise<void>((resolve) => (this.#wake = resolve));
     }
   }
@@ -254,7 +270,7 @@ class RedisLink implements Link {
       return "";
     }
     const { isNew, isGap } = this.#bookmark!.read(entry);
-    const isOurs = entry.from === this.#id;
+    const isOurs = entry.from === this.id;
     if (isOurs && entry.number === lastWords && !this.#state.isClosing)
       this.#contradict(entry.block);
     const notice = isGap ? "* some lines from other servers may be missing here\n" : "";

@@ -81,13 +81,14 @@ const claimScript = `${prelude}
   end
   if lease == 0 then return drop(me, 'was shut down') end
   redis.call('ZADD', servers, now + lease, me)
-  local taken = {}
-  for i = 3, #ARGV, 2 do
+  local taken, free = {}, {}
+  for i = 4, #ARGV, 2 do
     local owner = server(redis.call('HGET', names, ARGV[i]))
-    if owner and owner ~= me then table.insert(taken, ARGV[i])
+    if not owner then table.insert(free, ARGV[i]) end
+    if owner and owner ~= me and owner ~= ARGV[3] then table.insert(taken, ARGV[i])
     else redis.call('HSET', names, ARGV[i], me .. ' ' .. ARGV[i + 1]) end
   end
-  return {redis.call('HLEN', names), taken}`;
+  return {redis.call('HLEN', names), taken, free}`;
 
 /** Two connections to Redis. A command that fails closes both, and whatever waits for an answer rejects. */
 export class Store {
@@ -146,10 +147,14 @@ export class Store {
   /**
    * Renews our lease and claims names, each with its worker's pid.
    *
-   * @returns how many people are online, and the names that other servers have
+   * @param from a server whose names we take over
+   * @returns how many people are online, the names that other servers have, and those that nobody had
    */
-  claim(names: Iterable<[string, number]>): Promise<[online: number, taken: string[]]> {
-    return this.#run(claimScript, [timing.lease / 1000, ...[...names].flat()]);
+  claim(
+    names: Iterable<[string, number]>,
+    from = "",
+  ): Promise<[online: number, taken: string[], free: string[]]> {
+    return this.#run(claimScript, [timing.lease / 1000, from, ...[...names].flat()]);
   }
 
   /** Ends our lease, frees our names and tells the others that their people left. */

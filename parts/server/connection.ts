@@ -47,10 +47,13 @@ export class Connection implements Member {
   life: Promise<void> = Promise.resolve();
   /** Resolves when the client says nothing more, or is gone. */
   readonly silent: Promise<void>;
+  /** Resolves when it was closed in order and its process has got everything. */
+  readonly passed: Promise<void>;
   /** Aborts when it is closed: then nothing need be done for it any more. */
   readonly closed: AbortSignal;
   readonly #closing = new AbortController();
   readonly #isSilent = Promise.withResolvers<void>();
+  readonly #isPassed = Promise.withResolvers<void>();
   readonly #maxLag: number;
   readonly #outlet = new Outlet((bytes) => this.#worker?.write(bytes) ?? 0, keep);
   readonly #start: number | undefined; // bytes written to the socket before any process did
@@ -64,6 +67,7 @@ export class Connection implements Member {
     this.socket = socket.on("error", () => {}); // the client may be gone at any moment
     this.address = socket.remoteAddress ?? "a client that is gone";
     this.silent = this.#isSilent.promise;
+    this.passed = this.#isPassed.promise;
     this.closed = this.#closing.signal;
     this.#maxLag = maxLag;
     this.#start = bytesWritten(descriptorOf(socket));
@@ -74,6 +78,7 @@ export class Connection implements Member {
     if (!this.isBefore(to)) return false;
     this.#state = to;
     if (!this.isBefore("silent")) this.#isSilent.resolve();
+    if (to === "closed") this.#isPassed.resolve();
     if (to === "closed") this.#closing.abort();
     return true;
   }
@@ -179,6 +184,8 @@ export class Connection implements Member {
 
   #flush(): void {
     this.#outlet.flush();
-    if (this.#state === "closing" && this.#outlet.lag === 0) this.#worker?.end();
+    if (this.#state !== "closing" || this.#outlet.lag > 0) return;
+    this.#worker?.end();
+    this.#isPassed.resolve();
   }
 }

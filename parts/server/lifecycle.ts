@@ -6,6 +6,7 @@
 import type { AddressInfo, Server } from "node:net";
 import { fail } from "../shared/command-line.ts";
 import { atMost } from "../shared/timers.ts";
+import type { Adoption } from "./adopt.ts";
 import { type Connection, filesPerClient } from "./connection.ts";
 import { endLog, log, say } from "./log.ts";
 import type { Options } from "./options.ts";
@@ -44,12 +45,18 @@ export async function listen(server: Server, host: string, port: number): Promis
   say(`listening on ${family === "IPv6" ? `[${address}]` : address}:${taken} (pid ${process.pid})`);
 }
 
+/** What the clients are to do at the server's end: leave, or wait for the next server. */
+type How = "finish" | "wait";
+
 /** Obeys signals: SIGHUP reads again what there is to read. */
-export function obeySignals(shutDown: () => Promise<void>, reload?: () => void): void {
-  for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => void shutDown());
+export function obeySignals(shutDown: (how: How) => Promise<void>, reload?: () => void): void {
+  for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => void shutDown("finish"));
+  process.on("SIGUSR2", () => void shutDown("wait"));
   // Under nohup(1), the end of the terminal is no reason to stop.
-  if (!isIgnored(1)) process.on("SIGHUP", reload ?? (() => void shutDown()));
+  if (!isIgnored(1)) process.on("SIGHUP", reload ?? (() => void shutDown("finish")));
 }
+
+const partingTimeout = 5000; // for the workers to say the last lines, and again to read theirs, ms
 
 /** Everything that has to end. */
 export interface Running {
@@ -57,22 +64,36 @@ export interface Running {
   pool: Pool<WorkerProcess>;
   room: Room<Connection>;
   connections: Set<Connection>;
+  adoption: Adoption;
 }
 
-/** Ends everything within 2 s: accepts nobody, relays what is on its way, and tells everyone. */
-export async function shutDown({ server, pool, room, connections }: Running): Promise<void> {
+/**
+ * Ends everything within 2 s: accepts nobody, relays what is on its way, and tells everyone. If the clients
+ * are to wait, their processes get all that waits for them here; that takes longer if it is much.
+ */
+export async function shutDown(running: Running, how: How): Promise<void> {
+  const { server, pool, room, connections, adoption } = running;
   const all = [...connections];
   if (pool.isClosed) {
     pool.kill();
     process.exit(130); // asked twice
   }
   server.close();
+  adoption.close();
   pool.close();
-  for (const connection of all) connection.order({ type: "finish" });
-  await atMost(500, ...all.map((connection) => connection.silent));
-  for (const connection of all) connection.sendAway("server is shutting down");
-  await atMost(1000, room.close(), ...all.map((connection) => connection.life));
-  pool.kill();
+  for (const connection of all) connection.order({ type: how });
+  if (how === "wait") {
+    await atMost(partingTimeout, ...all.map((connection) => connection.silent));
+    for (const connection of all) connection.close(2 * partingTimeout);
+    const passed = all.map((connection) => connection.passed);
+    await atMost(partingTimeout, room.close("keep"), ...passed);
+    log("going, clients wait for the next server");
+  } else {
+    await atMost(500, ...all.map((connection) => connection.silent));
+    for (const connection of all) connection.sendAway("server is shutting down");
+    await atMost(1000, room.close("leave"), ...all.map((connection) => connection.life));
+    pool.kill();
+  }
   await atMost(100, endLog()); // the terminal may be stopped
   process.exit();
 }

@@ -32,7 +32,8 @@ export interface Member {
 
 /** The servers that share a room: where names are unique, and who else gets what is said here. */
 export interface Link {
-  /** What the others call this server. */
+  /** This server among all that there ever were, and what the others call it. */
+  readonly id: string;
   readonly label: string;
   /** Begins to deliver what others say. */
   start(room: LinkedRoom): void;
@@ -42,6 +43,11 @@ export interface Link {
   readonly isBehind: boolean;
   /** Claims a name for a client; gives how many are online with it, or 0 if somebody has the name. */
   claim(name: string, pid: number): Promise<number>;
+  /**
+   * Claims a name for a client that the server `from` had; gives how many are online. If somebody else has
+   * the name, the client gets another one.
+   */
+  adopt(name: string, from?: string): Promise<number>;
   /** Whether a name is claimed for a client of ours. */
   owns(name: string): boolean;
   /** Another worker has the client of this name now. */
@@ -50,8 +56,8 @@ export interface Link {
   release(name: string): void;
   /** Who is on the other servers, sorted by server; undefined while the link is lost. */
   others(): Promise<Remote[] | undefined>;
-  /** Ends the link when everything that was said is appended. */
-  close(): Promise<void>;
+  /** Ends the link when everything that was said is appended; our people leave, or keep their names. */
+  close(how: "leave" | "keep"): Promise<void>;
 }
 
 /** Somebody on another server. */
@@ -139,6 +145,11 @@ export class Room<M extends Member> {
     return this.#link ? this.#link.others() : [];
   }
 
+  /** This server among those that share the room; undefined without others. */
+  get id(): string | undefined {
+    return this.#link?.id;
+  }
+
   /** What other servers call this one; undefined without them. */
   get label(): string | undefined {
     return this.#link?.label;
@@ -202,6 +213,25 @@ export class Room<M extends Member> {
       : this.#members.size + 1;
   }
 
+  /**
+   * Takes in a client of a dead server under the name that it had; nobody is told, as nobody was told that
+   * it left. Gives how many are online.
+   */
+  async adopt(member: M, name: string, from?: string): Promise<number> {
+    if (this.#members.values().some((other) => other.name === name)) {
+      await this.name(member, name);
+      return this.#members.size;
+    }
+    member.setName(name);
+    this.#members.add(member);
+    return this.#link ? this.#link.adopt(name, from) : this.#members.size;
+  }
+
+  /** The first process serves a member that was adopted. */
+  setPid(member: M): void {
+    this.#link?.setPid(member.name, member.pid);
+  }
+
   /** Tells the room that another process serves a member. */
   takeOver(member: M, dead: number, how: string): void {
     this.#link?.setPid(member.name, member.pid);
@@ -218,7 +248,7 @@ export class Room<M extends Member> {
   }
 
   /** Ends the link to other servers. */
-  async close(): Promise<void> {
-    await this.#link?.close();
+  async close(how: "leave" | "keep"): Promise<void> {
+    await this.#link?.close(how);
   }
 }

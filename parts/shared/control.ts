@@ -26,14 +26,35 @@ export interface Heritage {
   isLeaving: boolean;
 }
 
+/** Where workers whose server is gone find the next one. */
+export interface Meeting {
+  /** A Unix socket. */
+  path: string;
+  /** What the other servers of a shared room call the one that is gone. */
+  server?: string | undefined;
+}
+
 /**
  * What the server orders: serve the client whose socket comes along; its name is this from now on; what was
- * asked last is dealt with; come to an end.
+ * asked last is dealt with; come to an end; we go, and the client is to wait for the next server.
  */
 export type Order =
-  | ({ type: "serve"; heritage?: Heritage } & Terms)
+  | ({ type: "serve"; heritage?: Heritage | undefined; meeting?: Meeting | undefined } & Terms)
   | { type: "name"; name: string }
-  | { type: "done" | "finish" };
+  | { type: "done" | "finish" | "wait" };
+
+/** What a worker says to the next server when it passes that its client's socket. */
+export interface Offer extends Omit<Heritage, "isLeaving"> {
+  pid: number;
+  /** Whole lines of the client that the last server has not taken. */
+  unsaid: string;
+  /** What the last server has written and the client has not been sent, in base64. */
+  unshown: string;
+  /** Whether lines of the client may have died with the last server. */
+  mayLack: boolean;
+  /** What the other servers of a shared room call the last one. */
+  server?: string | undefined;
+}
 
 /**
  * What a worker may ask. `name` joins or renames; `tell` is a line for its own client only; `warn` is one
@@ -76,4 +97,23 @@ export function isMessage(message: unknown): message is Message {
   if (type === "tell" || type === "warn" || type === "refuse")
     return typeof text === "string" && text.length < 1000;
   return type === "who" || type === "leave";
+}
+
+/** Whether an offer is valid, and the name in it clean. */
+export function isOffer(offer: unknown): offer is Offer {
+  const { pid, name, isTorn, unsaid, unshown, mayLack, server } = (offer ?? {}) as Record<
+    string,
+    unknown
+  >;
+  return (
+    Number.isSafeInteger(pid) &&
+    typeof name === "string" &&
+    cleanName(name) === name &&
+    typeof isTorn === "boolean" &&
+    typeof mayLack === "boolean" &&
+    typeof unsaid === "string" &&
+    !/[^\n]$/.test(unsaid) &&
+    typeof unshown === "string" &&
+    (server === undefined || typeof server === "string")
+  );
 }

@@ -1,7 +1,7 @@
 /*
  * The two loops that move every line. They hold no decision and no state but what they are given: native.ts
  * says what each function does. There are no headers on the user's machine, so the constants are Linux's own
- * numbers, and Bun defines POLL, RECV, SEND and SETSOCKOPT as the addresses of these functions (man 2).
+ * numbers, and Bun defines POLL, RECV and so on as the addresses of these functions (man 2).
  */
 struct pollfd {
 	int fd;
@@ -11,12 +11,14 @@ struct pollfd {
 #define recv ((long (*)(int, void *, unsigned long, int))RECV)
 #define send ((long (*)(int, const void *, unsigned long, int))SEND)
 #define setsockopt ((int (*)(int, int, int, const void *, unsigned))SETSOCKOPT)
+#define sendmsg ((long (*)(int, const struct msghdr *, int))SENDMSG)
+#define recvmsg ((long (*)(int, struct msghdr *, int))RECVMSG)
 
 enum { POLLIN = 1, POLLOUT = 4, POLLERR = 8, POLLHUP = 16, POLLRDHUP = 0x2000 };
 enum { MSG_PEEK = 2, MSG_DONTWAIT = 0x40, MSG_NOSIGNAL = 0x4000, SOL_SOCKET = 1, SO_RCVLOWAT = 18 };
 
 /* What relay() returns, if not a number of bytes; native.ts has the same. */
-enum { AGAIN = 0, TURN = -1, ENDED = -2, RESET = -3, TORN = -4, HUNG_UP = -5 };
+enum { AGAIN = 0, TURN = -1, ENDED = -2, RESET = -3, TORN = -4, HUNG_UP = -5, GONE = -6 };
 
 enum { SOON = 100 /* ms */, MAX_TURNS = 1000 };
 
@@ -76,15 +78,16 @@ int relay(struct relay *r, char *down, char *up, int size, int ms)
 			{r->client, (listens ? POLLIN | POLLRDHUP : 0) | (full ? POLLOUT : 0), 0},
 			{r->control, POLLIN, 0},
 		};
-		/* A descriptor without events is left out: poll would report that it is closed, again and again. */
-		for (int i = 0; i < 2; i++)
-			if (on[i].events == 0)
-				on[i].fd = -1;
+		/* Without events it is left out: poll would report that the client is gone, again and again. */
+		if (on[1].events == 0)
+			on[1].fd = -1;
 		if (poll(on, 3, ms) <= 0 || on[2].revents)
 			return TURN;
+		if (on[0].revents & (POLLERR | POLLHUP))
+			return GONE; /* even if there is more to read */
 		if (on[0].revents & ~POLLOUT) {
 			got = recv(r->server, down, size, MSG_DONTWAIT);
-			if (got == 0 || (got < 0 && on[0].revents & (POLLERR | POLLHUP)))
+			if (got == 0)
 				return HUNG_UP;
 			if (got > 0)
 				r->from = 0, r->to = got;
@@ -116,9 +119,9 @@ int say(int server, const char *block, int size)
 		if (taken > 0)
 			sent += taken;
 		else if (poll(&room, 1, -1) > 0 && room.revents & (POLLERR | POLLHUP))
-			return 0;
+			return sent;
 	}
-	return 1;
+	return size;
 }
 
 void broadcast(const int *receivers, int count, const char *block, int size, int *taken)
@@ -127,4 +130,41 @@ void broadcast(const int *receivers, int count, const char *block, int size, int
 		int sent = receivers[i] < 0 ? 0 : send(receivers[i], block, size, MSG_DONTWAIT | MSG_NOSIGNAL);
 		taken[i] = sent < 0 ? 0 : sent;
 	}
+}
+
+/* What sendmsg and recvmsg take: one byte of data, and beside it one descriptor. */
+struct msghdr {
+	void *name;
+	unsigned namelen;
+	struct iovec {
+		void *base;
+		unsigned long len;
+	} *data;
+	unsigned long blocks;
+	struct beside {
+		unsigned long len;
+		int level, type, fd;
+	} *beside;
+	unsigned long besidelen;
+	int flags;
+};
+enum { SCM_RIGHTS = 1, BESIDE = 20 /* bytes of a struct beside */, MSG_CMSG_CLOEXEC = 0x40000000 };
+
+int pass(int via, int fd)
+{
+	struct iovec data = {"+", 1};
+	struct beside beside = {BESIDE, SOL_SOCKET, SCM_RIGHTS, fd};
+	struct msghdr message = {0, 0, &data, 1, &beside, BESIDE, 0};
+	return sendmsg(via, &message, MSG_DONTWAIT | MSG_NOSIGNAL) == 1;
+}
+
+int accept_passed(int via)
+{
+	char byte;
+	struct iovec data = {&byte, 1};
+	struct beside beside = {0};
+	struct msghdr message = {0, 0, &data, 1, &beside, BESIDE, 0};
+	if (recvmsg(via, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) != 1)
+		return -1;
+	return beside.len == BESIDE && beside.level == SOL_SOCKET && beside.type == SCM_RIGHTS ? beside.fd : -2;
 }

@@ -25,6 +25,8 @@ export const Event = {
   torn: -4,
   /** The server says nothing more. */
   hungUp: -5,
+  /** The server is dead. What it had written before may still be read. */
+  gone: -6,
 } as const;
 
 /** The places of `struct relay` in an Int32Array. */
@@ -48,10 +50,20 @@ const symbols = {
    * Arguments: the state, two buffers (down, up), the size of each, the longest time to wait (ms).
    */
   relay: { args: ["ptr", "ptr", "ptr", "int", "int"], returns: "int" },
-  /** Sends a block to the server, and waits until it has taken all of it; gives 0 if the server is dead. */
+  /**
+   * Sends a block to the server, and waits until it has taken all of it. Gives how many bytes it has taken:
+   * fewer if it is dead.
+   */
   say: { args: ["int", "ptr", "int"], returns: "int" },
   /** Sends one block to many sockets (-1 is none). The last argument gets how many bytes each has taken. */
   broadcast: { args: ["ptr", "int", "ptr", "int", "ptr"], returns: "void" },
+  /** Passes a descriptor, and one byte, over a Unix socket; gives whether the socket has taken it. */
+  pass: { args: ["int", "int"], returns: "int" },
+  /**
+   * Receives a descriptor that was passed, and the byte that it came with. Gives -1 if nothing has come yet,
+   * and -2 if the byte came alone.
+   */
+  accept_passed: { args: ["int"], returns: "int" },
 } as const;
 
 // What native.c and a worker call. Other calls are the server's own (parts/server/sockets.ts).
@@ -60,6 +72,8 @@ const calls = {
   recv: { args: [], returns: "int" },
   send: { args: [], returns: "int" },
   setsockopt: { args: [], returns: "int" },
+  sendmsg: { args: [], returns: "int" },
+  recvmsg: { args: [], returns: "int" },
   dup: { args: ["int"], returns: "int" },
   shutdown: { args: ["int", "int"], returns: "int" },
 } as const;
@@ -82,6 +96,8 @@ function load() {
         RECV: addressOf(libc.recv),
         SEND: addressOf(libc.send),
         SETSOCKOPT: addressOf(libc.setsockopt),
+        SENDMSG: addressOf(libc.sendmsg),
+        RECVMSG: addressOf(libc.recvmsg),
       },
       symbols,
     });

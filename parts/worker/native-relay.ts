@@ -9,9 +9,10 @@
  *
  * @module
  */
+import { readSync } from "node:fs";
 import type { Socket } from "node:net";
 import { descriptorOf, Event, Field, type Native } from "../shared/native.ts";
-import type { Ears, Limits, Relay } from "./relay.ts";
+import type { Ears, Limits, Relay, Remains } from "./relay.ts";
 
 const [stdin, ipc] = [0, 3]; // stdin is a socket, and stdout the same one; Bun's IPC descriptor in a child is 3
 const bufferSize = 65_536; // bytes that are moved at once
@@ -23,16 +24,21 @@ const maxLines = 500;
 const [soon, hardlyEver] = [100, 30_000]; // ms
 const slice = 20; // between two turns of the event loop while a timer or a promise may be due, ms
 const closeTimeout = 500; // for the client to close its end, which it should do first, ms
+const recently = 1000; // what was said in this time before the server's death, it may not have passed on, ms
+const newline = 0x0a;
 const SHUT_WR = 1;
 
 export class NativeRelay implements Relay {
   said = 0;
   readonly #c: Native;
   readonly #state = new Int32Array(Object.keys(Field).length);
-  readonly #down = Buffer.allocUnsafeSlow(bufferSize);
+  #down: Buffer = Buffer.allocUnsafeSlow(bufferSize);
   readonly #up = Buffer.allocUnsafeSlow(bufferSize);
   #isListening = true;
   #isHurried = false;
+  #parting: PromiseWithResolvers<void> | undefined; // resolved when nothing waits to be said
+  #unsaid: Buffer[] = []; // lines that the server has not taken: it is dead
+  #saidAt = -Infinity; // when something was said last, ms
 
   constructor(c: Native) {
     this.#c = c;
@@ -55,7 +61,7 @@ export class NativeRelay implements Relay {
     };
 
     if (state[Field.client]! < 0) leave(true); // it was gone before it got here
-    for (;;) {
+    while (busy || !this.#parting) {
       if (!process.connected) state[Field.control] = -1;
       const mayListen = this.#isListening && !busy;
       const lines = mayListen ? Math.min(pace.lines, maxLines) : 0;
@@ -64,7 +70,8 @@ export class NativeRelay implements Relay {
       const wasTorn = state[Field.torn] === 1;
       const got = this.#relay(lines, wait);
       patience = got === Event.turn ? hardlyEver : soon;
-      if (got === Event.hungUp) break;
+      if (got === Event.hungUp) return await this.#hangUp();
+      if (got === Event.gone) break;
       if (got === Event.torn) ears.hold({ part: true });
       else if (got === Event.turn) await turn();
       else if (got > 0) {
@@ -73,7 +80,39 @@ export class NativeRelay implements Relay {
         waitFor(ears.hear(this.#up.subarray(0, got)));
       } else leave(got === Event.reset);
     }
+    this.#parting?.resolve();
+    await busy; // which needs no server any more
+    await turn();
+    const remains = this.#collect();
+    if (await ears.orphaned(remains)) return;
+    this.#down = remains.unshown;
+    [state[Field.from], state[Field.to]] = [0, remains.unshown.length];
     await this.#hangUp();
+  }
+
+  /** Reads what the server has written before its end, and waits for that if it has not come yet. */
+  #collect(): Remains {
+    const state = this.#state;
+    const [from, to] = [state[Field.from]!, state[Field.to]!];
+    const blocks = [this.#down.subarray(from, to)];
+    let last = to > 0 ? this.#down[to - 1] : newline;
+    let wasReset = false; // the server has not read everything
+    try {
+      for (let block; (block = readBlock()).length > 0; last = block.at(-1)) blocks.push(block);
+    } catch {
+      wasReset = true;
+    }
+    const isMidLine = last !== newline;
+    const isBehind = from < to || blocks.length > 1 || isMidLine;
+    return {
+      client: state[Field.client]!,
+      unsaid: `${Buffer.concat(this.#unsaid)}`,
+      unshown: Buffer.concat(blocks),
+      isTorn: state[Field.torn] === 1,
+      isMidLine,
+      mayMiss: isBehind && !this.#parting, // more may have waited in the server
+      mayLack: wasReset || (!this.#parting && performance.now() - this.#saidAt < recently),
+    };
   }
 
   stopListening(): void {
@@ -84,10 +123,20 @@ export class NativeRelay implements Relay {
     this.#isHurried = true;
   }
 
+  part(): Promise<void> {
+    this.stopListening();
+    this.#parting = Promise.withResolvers();
+    return this.#parting.promise;
+  }
+
   say(lines: string): undefined {
     const bytes = Buffer.from(lines);
     this.said += bytes.length;
-    this.#c.say(stdin, bytes, bytes.length);
+    this.#saidAt = performance.now();
+    const sent = this.#c.say(stdin, bytes, bytes.length);
+    // A server that dies in the middle of a line does not relay that line.
+    if (sent < bytes.length)
+      this.#unsaid.push(bytes.subarray(bytes.lastIndexOf(newline, sent - 1) + 1));
   }
 
   #relay(lines: number, wait: number): number {
@@ -119,6 +168,11 @@ export class NativeRelay implements Relay {
     for (let got = 0; performance.now() < deadline;)
       if ((got = this.#relay(maxLines, slice)) === Event.ended || got === Event.reset) return;
   }
+}
+
+function readBlock(): Buffer {
+  const block = Buffer.allocUnsafe(bufferSize);
+  return block.subarray(0, readSync(stdin, block));
 }
 
 /** Lets the event loop do what is due: first what it knows of, then what the kernel tells it. */

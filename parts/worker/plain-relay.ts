@@ -66,6 +66,8 @@ export class PlainRelay implements Relay {
     this.#isListening = false;
   }
 
+  part(): undefined {} // nobody knows what its buffers hold
+
   hurry(): void {} // timers run anyway
 
   async say(lines: string): Promise<void> {

@@ -6,6 +6,24 @@
 import { Socket } from "node:net";
 import type { Pace } from "./pace.ts";
 
+/** What a relay still holds when its server is gone. */
+export interface Remains {
+  /** The client's socket, a descriptor. */
+  client: number;
+  /** Whole lines of the client that the server has not taken. */
+  unsaid: string;
+  /** What the server has written and the client has not been sent; it may begin in the middle of a line. */
+  unshown: Buffer;
+  /** Whether the beginning of a line was taken from the client, whose end is still to come. */
+  isTorn: boolean;
+  /** Whether `unshown`, or what was sent before, ends in the middle of a line. */
+  isMidLine: boolean;
+  /** Whether lines for the client may have died with the server. */
+  mayMiss: boolean;
+  /** Whether lines of the client may have died with the server. */
+  mayLack: boolean;
+}
+
 /** What happens at the client's end. */
 export interface Ears {
   /**
@@ -17,6 +35,11 @@ export interface Ears {
   end(wasReset: boolean): Promise<void> | undefined;
   /** Reports what is about to be taken and not said at once, or has been said now. */
   hold(what: { lines: boolean } | { part: boolean }): void;
+  /**
+   * The server is gone. Gives whether another one has the client now; else it is disconnected, when it has
+   * got what is left of `unshown`.
+   */
+  orphaned(remains: Remains): Promise<boolean>;
 }
 
 /** How much is taken from a client. */
@@ -36,6 +59,12 @@ export interface Relay {
   run(client: Socket, ears: Ears, limits: Limits): Promise<void>;
   /** Takes nothing more from the client. */
   stopListening(): void;
+  /**
+   * Prepares for the end of the server: takes nothing more from the client, nor shows it anything, and reads
+   * all that the server still writes. Resolves when everything is said that was taken from the client;
+   * undefined if this relay cannot outlive its server.
+   */
+  part(): Promise<void> | undefined;
   /** Says whole lines to the server. Pending while it does not take them. Never rejects. */
   say(lines: string): Promise<void> | undefined;
   /** Lets timers and promises run within 20 ms from now on. */

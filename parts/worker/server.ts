@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Heritage, Holds, Message, Order, Question } from "../shared/control.ts";
+import type { Heritage, Holds, Meeting, Message, Order, Question } from "../shared/control.ts";
 import type { Relay } from "./relay.ts";
 
 export class Server {
@@ -11,13 +11,19 @@ export class Server {
   name = "";
   /** Whether the client has left, or was ordered to. */
   isLeaving = false;
+  /** Whether it has died with a question of ours, or before we could ask. */
+  hasFailed = false;
+  #meeting: Meeting | undefined;
   readonly #relay: Relay;
   #holds: Holds = { type: "holds", lines: false, part: false };
   #answer = Promise.withResolvers<void>(); // to the question that waits
 
   constructor(relay: Relay) {
     this.#relay = relay;
+    process.on("disconnect", () => this.#answer.resolve());
     process.on("message", (order: Order) => {
+      if (order.type === "serve") this.#meeting = order.meeting;
+      if (order.type === "wait") this.#part();
       if (order.type === "name") this.name = order.name;
       if (order.type === "done") this.#answer.resolve();
       if (order.type === "finish") this.leave();
@@ -30,6 +36,11 @@ export class Server {
     this.#holds.part = isTorn;
     this.isLeaving = isLeaving;
     if (isLeaving) this.#relay.stopListening();
+  }
+
+  /** Where our client waits for another server when this one is gone; undefined if it does not wait. */
+  get meeting(): Meeting | undefined {
+    return this.name && !this.isLeaving ? this.#meeting : undefined;
   }
 
   /** Sends a message that has no answer. */
@@ -45,10 +56,11 @@ export class Server {
   }
 
   /** Asks something and waits for the answer: what the client sent later does not overtake it. */
-  ask(question: Question): Promise<void> {
+  async ask(question: Question): Promise<void> {
     this.#answer = Promise.withResolvers();
     this.report({ ...question, at: this.#relay.said });
-    return this.#answer.promise;
+    if (process.connected) await this.#answer.promise;
+    this.hasFailed ||= !process.connected;
   }
 
   /** Tells our own client something, in order with what the others say. */
@@ -67,5 +79,12 @@ export class Server {
     this.isLeaving = true;
     this.#relay.stopListening();
     this.report({ type: "leave", at: this.#relay.said });
+  }
+
+  /** The server goes, and means to come back: our client says nothing more to it, and waits. */
+  #part(): void {
+    const parted = this.meeting && this.#relay.part();
+    if (!parted) return this.leave();
+    void parted.then(() => this.report({ type: "leave", at: this.#relay.said }));
   }
 }
