@@ -95,9 +95,9 @@ async function serve(connection: Connection): Promise<void> {
   let worker: WorkerProcess | undefined;
   try {
     using _place = takePlace(connection);
+    await adoption.complete; // the clients of a dead server come first
     worker = await handOver(connection, adoption.heritage(connection));
-    connection.give(worker);
-    await adoption.settle(connection); // a client of a dead server is back; all others wait for those
+    adoption.settle(connection, worker);
     using _question = after(500, () => {
       if (connection.isBefore("asked")) connection.tell("your name?");
     });

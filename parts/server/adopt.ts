@@ -18,6 +18,7 @@ import { type Heritage, isOffer, type Meeting, type Offer } from "../shared/cont
 import { native } from "../shared/native.ts";
 import { Connection } from "./connection.ts";
 import { log } from "./log.ts";
+import type { WorkerProcess } from "./process.ts";
 import type { Room } from "./room.ts";
 import { bytesWritten, close } from "./sockets.ts";
 
@@ -53,9 +54,11 @@ interface Host {
 export class Adoption {
   /** Where this server's workers will find the next one; undefined if they are not to wait. */
   meeting: Meeting | undefined;
+  /** Resolves when all are back who wait. */
+  readonly complete: Promise<void>;
   readonly #host: Host;
   readonly #adopted = new Map<Connection, Adopted>();
-  readonly #complete = Promise.withResolvers<void>(); // all are back
+  readonly #complete = Promise.withResolvers<void>();
   #online = Promise.resolve(0); // people, when the last one was adopted
   #isComplete = false;
   #quiet: Timer | undefined;
@@ -63,6 +66,7 @@ export class Adoption {
 
   constructor(host: Host) {
     this.#host = host;
+    this.complete = this.#complete.promise;
   }
 
   /** Adopts whoever waits for a server on this one's address. */
@@ -107,19 +111,18 @@ export class Adoption {
     return isTorn === undefined ? undefined : { name: connection.name, isTorn, isLeaving: false };
   }
 
-  /** A process serves the connection now. Resolves when all are back: until then, it is not to be heard. */
-  async settle(connection: Connection): Promise<void> {
-    const { room, relay } = this.#host;
+  /** A process begins to serve a connection. */
+  settle(connection: Connection, worker: WorkerProcess): void {
     const adopted = this.#adopted.get(connection);
-    if (adopted) {
-      dismiss(adopted);
-      const { address, name, pid } = connection;
-      log(`worker ${pid} (${address}): ${name} was adopted from worker ${adopted.pid}`);
-      room.setPid(connection);
-    }
-    await this.#complete.promise;
-    if (adopted?.unsaid) await relay(Buffer.from(adopted.unsaid), connection);
-    if (adopted) adopted.unsaid = "";
+    // First of all: should we die between these two, nothing must be shown twice.
+    if (adopted) dismiss(adopted);
+    connection.give(worker);
+    if (!adopted) return;
+    const { address, name, pid } = connection;
+    log(`worker ${pid} (${address}): ${name} was adopted from worker ${adopted.pid}`);
+    this.#host.room.setPid(connection);
+    if (adopted.unsaid) void this.#host.relay(Buffer.from(adopted.unsaid), connection);
+    adopted.unsaid = "";
   }
 
   /** All are back when nobody has come for a while. */
@@ -179,6 +182,7 @@ export class Adoption {
     if (twin) {
       socket.destroy(); // a copy
       twin.visitors.push(visitor);
+      twin.unsaid += offer.unsaid;
       twin.isTorn ||= offer.isTorn;
       twin.mayLack ||= offer.mayLack;
       return;

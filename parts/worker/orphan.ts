@@ -24,9 +24,10 @@ export async function waitForServer(server: Server, remains: Remains): Promise<b
   if (!meeting || !native) return false;
   const { client, isTorn, unsaid } = remains;
   const mayLack = remains.mayLack || server.hasFailed;
+  const missing = "* lines of others may be missing here\n";
   const notice =
     (remains.isMidLine ? "\n" : "") +
-    (remains.mayMiss ? "* lines of others may be missing here\n" : "") +
+    (remains.mayMiss ? missing : "") +
     `* the server is gone, waiting for another (${patience / 1000} s)\n`;
   remains.unshown = Buffer.concat([remains.unshown, Buffer.from(notice)]);
   const describe = (): Offer => {
@@ -39,7 +40,10 @@ export async function waitForServer(server: Server, remains: Remains): Promise<b
     remains.unshown = remains.unshown.subarray(sent[0]);
     const outcome = await visit(meeting.path, client, describe);
     if (outcome === "answered") return true;
-    if (outcome === "left") end = performance.now() + patience;
+    if (outcome === "absent") continue;
+    // That server may have had lines for the client.
+    remains.unshown = Buffer.concat([remains.unshown, Buffer.from(missing)]);
+    end = performance.now() + patience;
   }
   try {
     unlinkSync(meeting.path); // a dead server may have left it, and none is there
