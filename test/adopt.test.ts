@@ -28,6 +28,7 @@ import {
   until,
   watchServer,
 } from "./helpers.ts";
+import { Redis, startLinked, test as testWithRedis } from "./redis-server.ts";
 
 setDefaultTimeout(2 * patience);
 
@@ -194,14 +195,14 @@ async function talk(signal: "SIGKILL" | "SIGUSR2", rounds: number, count: number
 }
 
 test("killed again and again in a talk, it loses only what it held, and says so", async () => {
-  for (const { lost, told } of await talk("SIGKILL", 4, 6)) {
-    expect(lost).toBeLessThan(4 * 6 * 10);
+  for (const { lost, told } of await talk("SIGKILL", 2, 6)) {
+    expect(lost).toBeLessThan(2 * 6 * 10);
     if (lost > 0) expect(told).toBeGreaterThan(0);
   }
 });
 
 test("SIGUSR2 loses nothing at all", async () => {
-  for (const { lost, told } of await talk("SIGUSR2", 4, 6)) expect([lost, told]).toEqual([0, 0]);
+  for (const { lost, told } of await talk("SIGUSR2", 2, 6)) expect([lost, told]).toEqual([0, 0]);
 });
 
 test("SIGUSR2 loses nothing for a client that is 2 MB behind", async () => {
@@ -375,4 +376,27 @@ test("in a folder that is not safe, nobody waits, and the log says why", async (
   await ann.ended();
   await long.start();
   await place.start();
+});
+
+testWithRedis("with --redis, names stay theirs, and nobody reads that they left", async (stack) => {
+  const redis = stack.use(await Redis.start());
+  const place = stack.use(new Place(["--redis", redis.url]));
+  const elsewhere = stack.use(await startLinked(redis));
+  await place.start();
+  const ann = stack.use(await Client.connect(place, "ann"));
+  const bob = stack.use(await Client.connect(elsewhere, "bob"));
+  await ann.line("* bob joined (2 online)");
+  for (const signal of ["SIGKILL", "SIGUSR2"] as const) {
+    await place.end(signal);
+    await ann.line(gone);
+    ann.send(`after ${signal}\n`);
+    await place.start();
+    await bob.line(`ann: after ${signal}`);
+    const other = stack.use(await Client.connect(elsewhere, "ann"));
+    await other.line("* ann is taken, you are ann2");
+    other.send("/quit\n");
+    await bob.lines.count("* ann2 left", signal === "SIGKILL" ? 1 : 2);
+  }
+  await ann.lines.count("* the server is back (2 online)", 2);
+  expect(bob.heard.filter((line) => /\bann (left|joined)/.test(line))).toEqual([]);
 });
