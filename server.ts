@@ -2,129 +2,195 @@
 /**
  * pipechat's server: a chat with one process per connection. `bun server.ts --help` lists the options.
  *
- * It accepts a connection, takes a worker process (`worker.ts`), passes it the socket over IPC, and
- * from then on only relays: whole lines, from each worker's stdout to every other worker's stdin. It
- * never reads a byte from a client, so nothing that a client sends can hurt it. If a worker dies, another
- * one gets the socket, and the client chats on.
+ * It accepts a connection, passes its socket over IPC to a worker process (`worker.ts`), and from then on
+ * only relays: whole lines, from each worker's stdout to every other worker's stdin. It never reads a byte
+ * from a client, so nothing that a client sends can hurt it. If a worker dies, another one gets the socket,
+ * and the client chats on. Five acts, in this order below:
+ *
+ *     1. accept a connection              4. relay what its worker says to all others
+ *     2. spawn a worker                   5. give the client of a dead worker another one
+ *     3. pass the socket to the worker
  *
  * @module
  */
 import { existsSync } from "node:fs";
-import { type AddressInfo, createServer, type Socket } from "node:net";
+import { createServer } from "node:net";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
-import { fail } from "./parts/shared/command-line.ts";
-import { Connection, filesPerClient } from "./parts/server/connection.ts";
-import type { Heritage, Request } from "./parts/shared/control.ts";
-import { endLog, log, say } from "./parts/server/log.ts";
-import { isIgnored, maxOpenFiles } from "./parts/server/limits.ts";
+import { Adoption } from "./parts/server/adopt.ts";
+import { broadcast } from "./parts/server/broadcast.ts";
+import { Connection } from "./parts/server/connection.ts";
+import { countPlaces, listen, obeySignals, shutDown } from "./parts/server/lifecycle.ts";
+import { log } from "./parts/server/log.ts";
 import { readOptions } from "./parts/server/options.ts";
 import { Pool } from "./parts/server/pool.ts";
-import { WorkerProcess } from "./parts/server/process.ts";
-import { Refusal, Refusals } from "./parts/server/refusal.ts";
-import { Room } from "./parts/server/room.ts";
-import { readTerms, readTermsOrEnd } from "./parts/server/terms.ts";
-import { after, atMost } from "./parts/shared/timers.ts";
+import { maxOpenFiles } from "./parts/server/proc.ts";
+import {
+  type Child,
+  type SpawnOptions,
+  workerEnvironment,
+  WorkerProcess,
+} from "./parts/server/process.ts";
+import { refuse, Refusal } from "./parts/server/refusal.ts";
+import { openLink, Room } from "./parts/server/room.ts";
+import { readTermsAgain, readTermsOrEnd } from "./parts/server/terms.ts";
+import { describeRoom } from "./parts/server/who.ts";
+import { fail } from "./parts/shared/command-line.ts";
+import type { Heritage, Request } from "./parts/shared/control.ts";
+import { native } from "./parts/shared/native.ts";
+import { after } from "./parts/shared/timers.ts";
 
-const options = readOptions(Bun.argv.slice(2));
-if (options.hashPassword)
-  await (await import("./parts/server/hash-password.ts")).printPasswordHash(); // and exit
+const flood = 16_384; // bytes in a block that only somebody in a hurry sends
+const maxQuickDeaths = 5; // of workers in a row that die within a second after they got a client
 
-const maxFiles = maxOpenFiles();
-const maxClients = Math.min(options.maxClients, Math.floor((maxFiles - 30) / filesPerClient));
-let terms = readTermsOrEnd(options); // on which the next client is served
+const options = await readOptions(Bun.argv.slice(2));
+
 const script = join(import.meta.dir, "worker.ts");
 if (!existsSync(script)) fail(1, `there is no ${script}: run it with bun, from its folder`);
-const limits = { maxLine: options.maxLine, plain: options.tlsCert !== undefined };
-const start = () => new WorkerProcess(script, limits);
-const pool = new Pool(start, options.spares, availableParallelism());
-const room = await Room.open(options).catch((error: Error) => fail(1, error.message));
+const maxFiles = maxOpenFiles();
+const maxClients = countPlaces(options, maxFiles);
+let terms = await readTermsOrEnd(options); // on which the next client is served
+
 const connections = new Set<Connection>(); // from accept to their end
-const refusals = new Refusals(maxFiles / 8);
-let isStopping = false;
+const pool = new Pool(startWorker, options.spares, availableParallelism()); // parts/server/pool.ts
+const room = new Room<Connection>(relay, await openLink(options)); // parts/server/room.ts
+const adoption = new Adoption({ room, relay, serve, maxLag: options.maxLag }); // parts/server/adopt.ts
 
+// 1. Accept a connection. It is paused: the server never reads what a client sends.
 const server = createServer({ pauseOnConnect: true, noDelay: true, keepAlive: true }, (socket) => {
-  // In TLS, only a worker could speak to the client.
-  const silently = terms.tls !== undefined;
-  serve(socket).catch((reason) => refusals.refuse(socket, reason, { silently }));
+  const connection = new Connection(socket, options.maxLag); // parts/server/connection.ts
+  connection.life = serve(connection);
 });
-await listen();
+obeySignals(
+  (how) => shutDown({ server, pool, room, connections, adoption }, how),
+  terms.tls || terms.password
+    ? async () => void (terms = await readTermsAgain(options, terms))
+    : undefined,
+);
+await listen(server, options.host, options.port);
+// Nobody comes back to a port that the system has chosen, and the keys of TLS cannot move.
+if (options.port === 0 || terms.tls || !native) adoption.skip();
+else adoption.open(server);
+if (maxClients < options.maxClients)
+  log(`only ${maxClients} clients at once: more need more than ${maxFiles} files (ulimit -n)`);
+pool.refill();
 
-// --- A connection --------------------------------------------------------------------------------
+/** 2. Spawns a worker. Lines go over its stdin and stdout; the socket and control messages over IPC. */
+function startWorker(): WorkerProcess {
+  const spawn = ({ isPlain, ...channels }: SpawnOptions) =>
+    Bun.spawn({
+      cmd: [process.execPath, script, ...(isPlain ? ["plain"] : [])],
+      cwd: "/",
+      env: workerEnvironment,
+      // A session of its own: a signal to the server's group (Ctrl-C, timeout(1)) is for the server, which
+      // ends its workers in order.
+      detached: true,
+      ...channels, // stdio, ipc and onDisconnect: parts/server/process.ts
+    });
+  return new WorkerProcess(spawn, { maxLine: options.maxLine, isPlain: terms.tls !== undefined });
+}
 
-/** A connection from accept to its end. Rejects with a Refusal if the client cannot be served. */
-async function serve(socket: Socket): Promise<void> {
-  socket.on("error", () => {}); // the client may be gone at any moment
-  const connection = new Connection(socket, options.maxLag);
-  using _place = takePlace(connection);
-
-  // 1. A process gets a copy of the socket. The server keeps one, too, and never reads it.
-  let worker = await engage(socket);
-  connection.serveBy(worker);
-  const hasName = () => connection.asked === "name" || room.nameOf(connection) !== "";
-  const isNew = () => !connection.isClosing && !hasName();
-  using _question = after(500, () => {
-    if (isNew() && !connection.asked) room.tell(connection, "your name?");
-  });
-  using _limit = after(options.joinTimeout * 1000, () => {
-    if (isNew()) refuse(connection, `no name within ${options.joinTimeout} s, goodbye`);
-  });
-
+/** A connection's life. An error in it ends this connection, and no other. */
+async function serve(connection: Connection): Promise<void> {
+  let worker: WorkerProcess | undefined;
   try {
-    for (;;) {
-      // 2. Its lines are relayed and its requests are answered, in order, until it is reaped.
-      for await (const said of worker) {
-        if (!(said instanceof Uint8Array)) await answer(connection, said);
-        else if (room.nameOf(connection)) await room.say(connection, said);
-        else if (!connection.isClosing) worker.kill("spoke without having joined");
-      }
-
-      // 3. If it has died, another one takes over, and the client stays connected.
-      connection.abandon();
-      const name = room.nameOf(connection);
-      if (!name || worker.wasKilled || terms.tls || isStopping || !connection.canBeServed) break;
-      if (connection.deathToll) throw new Refusal("your process died too often, goodbye");
-      const dead = worker;
-      worker = await engage(socket, { name, isTorn: dead.isTorn });
-      const isWhole = connection.serveBy(worker);
-      room.takeOver(connection, dead.pid, await dead.ended);
-      if (dead.isTorn) room.tell(connection, "a line of yours may be lost");
-      if (!isWhole) room.tell(connection, "lines of others may be missing here");
+    using _place = takePlace(connection);
+    await adoption.complete; // the clients of a dead server come first
+    worker = await handOver(connection, adoption.heritage(connection));
+    adoption.settle(connection, worker);
+    using _question = after(500, () => {
+      if (connection.isBefore("asked")) connection.tell("your name?");
+    });
+    using _limit = after(options.joinTimeout * 1000, () => {
+      const reason = `no name within ${options.joinTimeout} s, goodbye`;
+      if (connection.isBefore("named")) sendAway(connection, reason);
+    });
+    for (let quickDeaths = 0; ; worker = await replace(connection, worker)) {
+      const start = performance.now();
+      const current = worker;
+      await current.read((said) => {
+        if (!(said instanceof Uint8Array)) return answer(connection, said);
+        if (connection.name) return relay(said, connection);
+        return current.kill("spoke without having joined");
+      });
+      if (!needsHeir(connection, worker)) break;
+      quickDeaths = performance.now() - start < 1000 ? quickDeaths + 1 : 0;
+      if (quickDeaths === maxQuickDeaths) throw new Refusal("your process died too often, goodbye");
     }
-    socket.destroy();
+    connection.socket.destroy();
+  } catch (error) {
+    if (connection.closed.aborted) connection.socket.destroy();
+    else refuse(connection, error, { maxWaiting: maxFiles / 8, silently: terms.tls !== undefined });
   } finally {
-    // 4. A client that did not leave before has left now.
-    connection.fallSilent();
-    const how = connection.reason || `${await worker.ended}${connection.deathToll}`;
-    if (!connection.isClosing) room.leave(connection, ` (worker ${worker.pid} ${how})`);
+    connection.kill(); // its process, too, if that lives
+    const how = connection.reason || (await worker?.ended);
+    if (!pool.isClosed) room.leave(connection, ` (worker ${worker?.pid} ${how})`);
   }
 }
 
-/** Passes a copy of a client's socket to a process that takes it: the third at the latest. */
-async function engage(socket: Socket, heritage?: Heritage): Promise<WorkerProcess> {
-  for (let attempt = 0; attempt < 3; attempt++) {
-    const worker = await (heritage ? pool.takeNext() : pool.take());
-    if (await worker.serve(terms, socket, heritage)) return worker;
+/** Whether a client needs another worker: not if it has gone, or has got all that it waited for. */
+function needsHeir(connection: Connection, dead: WorkerProcess): boolean {
+  if (dead.wasKilled || pool.isClosed || connection.socket.destroyed) return false;
+  if (!connection.isBefore("silent")) return connection.isBefore("closed") && !dead.hasFinished;
+  if (!connection.name || terms.tls) throw new Refusal("your process died, connect again");
+  return true;
+}
+
+/** 3. Passes a copy of a client's socket to a worker that takes it: some may be dead, or hang. */
+async function handOver(connection: Connection, heritage?: Heritage): Promise<WorkerProcess> {
+  const { socket, closed } = connection;
+  for (let pause = 0; pause < 2000; pause = 2 * pause + 10) {
+    if (pause > 0) await Bun.sleep(pause);
+    const worker = await pool.take({ isUrgent: heritage !== undefined, signal: closed });
+    if (socket.destroyed) {
+      pool.put(worker);
+      throw new Refusal("the connection was reset");
+    }
+    const { meeting } = adoption;
+    const order = { type: "serve", ...terms, heritage, meeting } as const;
+    const pass = (child: Child) => child.send(order, socket, { keepOpen: true });
+    if (await worker.serve(pass, heritage?.isTorn)) return worker;
   }
   throw new Refusal("your process could not start, try again later");
 }
 
-/** Answers what a worker asks. One that is closing or killed gets no answer: it could join again. */
+/** 4. Writes whole lines to every client but their speaker. Pending while a flood has to wait. */
+function relay(block: Uint8Array, speaker?: Connection): Promise<void> | undefined {
+  const others = [...room.members].filter((member) => member !== speaker);
+  const written = broadcast(block, others); // one call of C for all who wait for nothing
+  others.forEach((other, index) => other.push(block, written[index])); // what is left waits: outlet.ts
+  if (speaker) room.append(block); // for other servers of the room
+  if (options.verbose) `${Buffer.from(block)}`.trimEnd().split("\n").forEach(log);
+  return block.length < flood ? undefined : room.catchUp();
+}
+
+/** 5. Gives the client of a dead worker another one, and tells everyone. */
+async function replace(connection: Connection, dead: WorkerProcess): Promise<WorkerProcess> {
+  const { name, isOpen } = connection;
+  const { lines, part: isTorn } = dead.holds;
+  const heir = await handOver(connection, { name, isTorn, isLeaving: !isOpen });
+  const isWhole = connection.give(heir); // what the dead one had not passed on goes out again
+  if (name) room.takeOver(connection, dead.pid, await dead.ended);
+  if (lines || isTorn) connection.tell(`${lines ? "lines" : "a line"} of yours may be lost`);
+  if (!isWhole) connection.tell("lines of others may be missing here");
+  return heir;
+}
+
+/** Answers what a worker asks, when all is relayed that it has said before. */
 async function answer(connection: Connection, request: Request): Promise<void> {
-  connection.asked = request.type;
-  if (!connection.isOpen && request.type !== "leave") return;
   if (request.type === "leave") {
-    connection.fallSilent();
-    if (isStopping || connection.isClosing) return; // it still gets what the others have said
+    if (!connection.move("silent") || pool.isClosed) return; // it still gets what the others have said
     room.leave(connection);
     return connection.close(10_000); // it may read its last lines slowly, but not for ever
   }
+  if (!connection.isOpen) return;
+  connection.move(request.type === "name" ? "named" : "asked");
+  if (request.type === "refuse") return sendAway(connection, request.text);
   if (request.type === "name") await room.name(connection, request.name);
-  if (request.type === "refuse") return refuse(connection, request.text);
-  if (request.type === "tell" || request.type === "warn") room.tell(connection, request.text);
+  else if (request.type !== "who") connection.tell(request.text);
+  else if (connection.name) connection.tell(await describeRoom(room, connection)); // parts/server/who.ts
   if (request.type === "warn") log(`${connection.address} was told: ${request.text}`);
-  if (request.type === "who") await room.who(connection);
-  connection.order({ type: "done", name: room.nameOf(connection) });
+  connection.order({ type: "done" });
 }
 
 /** Takes a place for a connection, until it is disposed of. Throws a Refusal if there is none. */
@@ -138,62 +204,7 @@ function takePlace(connection: Connection): Disposable {
   return { [Symbol.dispose]: () => void connections.delete(connection) };
 }
 
-function refuse(connection: Connection, reason: string): void {
-  log(`${connection.address} was refused: ${reason}`);
-  sendAway(connection, reason);
-}
-
 function sendAway(connection: Connection, reason: string): void {
-  room.tell(connection, reason);
-  connection.close(1000);
-}
-
-// --- The end -------------------------------------------------------------------------------------
-
-/** Ends everything within 2 s: accepts nobody, relays what is on its way, and tells everyone. */
-async function shutDown(): Promise<void> {
-  const all = [...connections];
-  if (isStopping) all.forEach((connection) => connection.kill());
-  if (isStopping) process.exit(130); // asked twice
-  isStopping = true;
-  server.close();
-  pool.close();
-  for (const connection of all) connection.order({ type: "finish" });
-  await atMost(500, ...all.map((connection) => connection.silent));
-  for (const connection of all) sendAway(connection, "server is shutting down");
-  await atMost(1000, room.close(), ...all.map((connection) => connection.ended));
-  for (const connection of all) connection.kill();
-  await atMost(100, endLog()); // the terminal may be stopped
-  process.exit();
-}
-
-// --- The start -----------------------------------------------------------------------------------
-
-/** Reads certificate and password again; with a mistake in them, they stay as they were. */
-function reload(): void {
-  try {
-    terms = readTerms(options);
-    log("certificate and password read again");
-  } catch (error) {
-    log(`not read again: ${(error as Error).message}`);
-  }
-}
-
-async function listen({ host, port } = options): Promise<void> {
-  server.on("error", (error: NodeJS.ErrnoException) => {
-    if (server.listening) return log(`cannot accept: ${error.message}`);
-    if (error.code === "EADDRINUSE")
-      fail(1, `port ${port} is taken: stop what uses it, or choose another with --port`);
-    fail(1, `cannot listen on ${host}:${port} (${error.code}): is --host this machine's?`);
-  });
-  await new Promise<void>((resolve) => server.listen(port, host, resolve));
-  for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => void shutDown());
-  if (!isIgnored(1))
-    // under nohup(1), the end of the terminal is no reason to stop
-    process.on("SIGHUP", () => void (terms.tls || terms.password ? reload() : shutDown()));
-  const { address, family, port: taken } = server.address() as AddressInfo;
-  say(`listening on ${family === "IPv6" ? `[${address}]` : address}:${taken} (pid ${process.pid})`);
-  if (maxClients < options.maxClients)
-    log(`only ${maxClients} clients at once: more need more than ${maxFiles} files (ulimit -n)`);
-  pool.refill();
+  log(`${connection.address} was refused: ${reason}`);
+  connection.sendAway(reason);
 }

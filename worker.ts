@@ -14,128 +14,117 @@
  */
 import { once } from "node:events";
 import type { Socket } from "node:net";
-import type { Heritage, Order, Question, Request, Terms } from "./parts/shared/control.ts";
-import { openRelay } from "./parts/worker/open-relay.ts";
+import type { Heritage, Order, Terms } from "./parts/shared/control.ts";
 import { brokenRule, cleanName, createFramer } from "./parts/shared/text.ts";
-import { createThrottle } from "./parts/worker/throttle.ts";
-
-const handshake = 0x16; // the first byte of a client that speaks TLS (RFC 8446, 5.1)
+import { waitForServer } from "./parts/worker/orphan.ts";
+import { Pace } from "./parts/worker/pace.ts";
+import { openRelay, type Remains } from "./parts/worker/relay.ts";
+import { Server } from "./parts/worker/server.ts";
+import { withoutTelnet } from "./parts/worker/telnet.ts";
 
 const help = `/nick NAME takes another name
 * /who lists who is here, and which process serves them
 * /quit leaves, as the end of your input does
 * //text says /text`;
 
-let name = ""; // what the server calls the client; empty until it has joined
 let wanted: string | undefined; // the name of a client that has not said the password yet
 let tries = 0; // at the password
-let isLeaving = false;
-let answer = Promise.withResolvers<void>(); // to the question that waits
-const serve = Promise.withResolvers<Terms & { socket?: Socket; heritage?: Heritage }>();
 
-// The server is dead, which a paused stdin does not tell: half a second for what it still holds.
-process.on("disconnect", () => setTimeout(() => process.exit(), 500));
-process.on("message", (order: Order, socket: unknown) => {
-  if (order.type === "serve")
-    serve.resolve({ ...order, ...(socket ? { socket: socket as Socket } : {}) });
-  if (order.type === "finish") leave();
-  if (order.type === "done") {
-    name = order.name;
-    answer.resolve();
-  }
+// 1. Open stdin and stdout, and be ready. What is used for the first time is slow: so it was used before.
+const relay = await openRelay(Bun.argv[2] === "plain"); // how bytes move: parts/worker/relay.ts
+const server = new Server(relay); // what goes over IPC: parts/worker/server.ts
+createFramer(9)(Buffer.from(cleanName("rehearsal\n")));
+process.on("disconnect", () => {
+  relay.hurry();
+  // The server is dead: half a second for what it still holds, unless our client waits for another.
+  setTimeout(() => server.meeting || process.exit(), 500);
 });
-
-// 1. Up and waiting for a client. If stdin ends now, the server does not need this process, or is dead.
-const relay = await openRelay();
-// systemctl(1) sends SIGTERM to everyone: then the server orders us to finish. Else it is for us alone.
 process.once("SIGTERM", () => {
   relay.hurry();
-  setTimeout(() => isLeaving || process.kill(process.pid, "SIGTERM"), 300);
+  // systemctl(1) sends SIGTERM to everyone: then the server orders us to finish. Without that order, the
+  // signal was meant for this worker.
+  setTimeout(() => server.isLeaving || process.kill(process.pid, "SIGTERM"), 300);
 });
-cleanName("rehearsal"); // what is used for the first time is slow, and the first client would wait for it
-createFramer(9)(Buffer.from("rehearsal\n"));
-process.send!({ type: "ready" });
-const order = await Promise.race([serve.promise, relay.closed]);
-if (!order?.socket) process.exit(); // or the client was reset before its socket got here
-process.send!({ type: "serving" });
-const { socket, tls, heritage, ...terms } = order;
-name = heritage?.name ?? "";
-const speaksTLS = tls && (await Promise.race([firstByte(socket), relay.closed])) === handshake;
-relay.serve(speaksTLS ? await encrypt(socket, tls) : socket, terms.maxLine, (isTorn) => {
-  process.send!({ type: "torn", isTorn });
-});
+server.report({ type: "ready" });
 
-// 2. What the client says goes up, what the others say comes down, until one side ends.
-await Promise.race([talk(), relay.closed]);
+// 2. Get the client's socket.
+const [order, socket] = (await once(process, "message")) as [Order, Socket | undefined];
+if (order.type !== "serve" || !socket) process.exit(); // the client was reset on the way
+server.report({ type: "serving" });
+const terms: Terms & { heritage?: Heritage | undefined } = order;
+server.inherit(terms.heritage);
+const client = terms.tls ? await encrypt(socket, terms.tls) : socket;
 
-// 3. The server relays what was said, tells the room, and ends our stdin.
-leave();
-await relay.closed;
+// 3. Move lines, until the server has ended our stdin and the client has everything.
+const isTorn = terms.heritage?.isTorn ?? false;
+const frame = createFramer(terms.maxLine, isTorn);
+const limits = { maxLine: terms.maxLine, pace: new Pace(terms.rate), isTorn };
+const hold = server.hold.bind(server);
+const orphaned = (remains: Remains) => waitForServer(server, remains); // parts/worker/orphan.ts
+await relay.run(client ?? socket, { hear, end, hold, orphaned }, limits);
 process.exit();
 
 // --- What the client says ------------------------------------------------------------------------
 
-async function talk(): Promise<void> {
-  const frame = createFramer(terms.maxLine, heritage?.isTorn);
-  const throttle = createThrottle(terms.rate);
-  if (tls && !speaksTLS) return refuse("this server uses TLS, add --tls");
-  for await (const chunk of relay) {
-    if (!name && chunk[0] === handshake) return refuse("this server does not use TLS");
-    await handle(frame(name ? chunk : withoutTelnet(chunk)), throttle);
-  }
-  if (!relay.wasReset) await handle(frame(null), throttle);
+function hear(chunk: Uint8Array): Promise<void> | undefined {
+  if (terms.tls && !client) return server.refuse("this server uses TLS, add --tls");
+  if (!server.name && chunk[0] === 0x16) return server.refuse("this server does not use TLS");
+  return handle(frame(server.name ? chunk : withoutTelnet(chunk)));
 }
 
-/** Drops what telnet negotiates before a client says its name: IAC, a verb and an option each (RFC 854). */
-function withoutTelnet(chunk: Uint8Array): Uint8Array {
-  let start = 0;
-  while (chunk[start] === 0xff && chunk[start + 1]! >= 0xfb) start += 3;
-  return chunk.subarray(start);
+/** The client says nothing more. The server relays what was said, tells the room, and ends our stdin. */
+async function end(wasReset: boolean): Promise<void> {
+  if (!wasReset) await handle(frame(null));
+  server.leave();
 }
 
-/** Says lines and obeys commands, in the order in which the client sent them. */
-async function handle(lines: (string | null)[], throttle: () => number): Promise<void> {
-  let block = ""; // lines that can go up together
-  for (const line of lines) {
-    if (line === "" && name) continue;
-    const early = throttle();
-    const isMessage = name && line && (line[0] !== "/" || line[1] === "/");
-    if (block && (!isMessage || early > 0)) {
-      await relay.say(block);
-      block = "";
-    }
-    if (early > 0) await Bun.sleep(early);
-    if (isLeaving) return;
-    if (isMessage) block += `${name}: ${line[0] === "/" ? line.slice(1) : line}\n`;
-    else if (line === null) await tell(`not sent: longer than ${terms.maxLine} bytes`);
-    else if (name) await obey(line);
-    else await join(line);
+/**
+ * Says lines and obeys commands, in the order in which the client sent them. Gives a promise only where
+ * something has to be waited for: a plain line goes up at once.
+ */
+function handle(lines: (string | null)[]): Promise<void> | undefined {
+  let block = ""; // lines that go up together
+  while (lines.length > 0 && !server.isLeaving) {
+    const line = lines.shift()!;
+    if (line === "" && server.name) continue;
+    if (!server.name || line === null || (line[0] === "/" && line[1] !== "/"))
+      return handleFirst(block, line, lines.length > 0).then(() => handle(lines));
+    block += `${server.name}: ${line[0] === "/" ? line.slice(1) : line}\n`;
   }
+  server.hold({ lines: false });
+  return block ? relay.say(block) : undefined;
+}
+
+/** Says the lines before a line that is no message, and then deals with that. */
+async function handleFirst(block: string, line: string | null, isMore: boolean): Promise<void> {
+  server.hold({ lines: isMore });
   if (block) await relay.say(block);
+  if (line === null) return server.tell(`not sent: longer than ${terms.maxLine} bytes`);
+  return server.name ? obey(line) : join(line);
 }
 
 /** Takes the client's first line as its name; if there is a password, the next lines are that. */
 async function join(line: string): Promise<void> {
   // A web page can make a browser speak to any port of its machine, but only in HTTP.
-  if (/^[A-Z]+ \S+ HTTP\/\d/.test(line)) return refuse("this is no web server");
-  if (wanted === undefined && line.startsWith("/")) return tell("your name first");
-  if (!terms.password) return ask({ type: "name", name: await makeName(line) });
+  if (/^[A-Z]+ \S+ HTTP\/\d/.test(line)) return server.refuse("this is no web server");
+  if (wanted === undefined && line.startsWith("/")) return server.tell("your name first");
+  if (!terms.password) return server.ask({ type: "name", name: await makeName(line) });
   if (wanted === undefined) {
     wanted = await makeName(line);
-    return tell("password:");
+    return server.tell("password:");
   }
   const isRight = await Bun.password.verify(line, terms.password);
   await Bun.sleep(1000); // guessing must be slow
-  if (isRight) return ask({ type: "name", name: wanted });
-  if (++tries < 3) return ask({ type: "warn", text: "wrong password, try again:" });
-  return refuse("wrong password, goodbye");
+  if (isRight) return server.ask({ type: "name", name: wanted });
+  if (++tries < 3) return server.ask({ type: "warn", text: "wrong password, try again:" });
+  return server.refuse("wrong password, goodbye");
 }
 
 /** Makes a name of what the client sent, and tells it what had to be changed, and why. */
 async function makeName(text: string): Promise<string> {
   const [clean, broken] = [cleanName(text), brokenRule(text)];
   const sent = text.trim() && `${cut(text.trim())}: `;
-  if (broken) await tell(`${sent}${broken}, you are ${clean}`);
+  if (broken) await server.tell(`${sent}${broken}, you are ${clean}`);
   return clean;
 }
 
@@ -147,52 +136,16 @@ function cut(text: string): string {
 
 async function obey(command: string): Promise<void> {
   const [, verb, argument] = /^\/(\S*)\s*(.*)/.exec(command)!;
-  if (verb === "nick" && argument) return ask({ type: "name", name: await makeName(argument) });
-  if (verb === "nick") return tell("usage: /nick NAME");
-  if (verb === "who") return ask({ type: "who" });
-  if (verb === "help") return tell(help);
-  if (verb === "quit") return leave();
-  return tell(`no such command: /${cut(verb!)}, try /help`);
+  if (verb === "nick" && argument)
+    return server.ask({ type: "name", name: await makeName(argument) });
+  if (verb === "nick") return server.tell("usage: /nick NAME");
+  if (verb === "who") return server.ask({ type: "who" });
+  if (verb === "help") return server.tell(help);
+  if (verb === "quit") return server.leave();
+  return server.tell(`no such command: /${cut(verb!)}, try /help`);
 }
 
-// --- What the server is asked --------------------------------------------------------------------
-
-/** Asks the server and waits for its answer: what the client sent later does not overtake it. */
-function ask(question: Question): Promise<void> {
-  answer = Promise.withResolvers();
-  request(question);
-  return answer.promise;
-}
-
-/** Tells our own client something, in order with what the others say. */
-function tell(text: string): Promise<void> {
-  return ask({ type: "tell", text });
-}
-
-/** Tells our own client why it is not served, and the log as well: that is its end. */
-function refuse(text: string): Promise<void> {
-  return ask({ type: "refuse", text });
-}
-
-function leave(): void {
-  if (!isLeaving) request({ type: "leave" });
-  isLeaving = true;
-}
-
-function request(question: Question): void {
-  if (process.connected) process.send!({ ...question, at: relay.said } satisfies Request);
-}
-
-/** What a client sends first, which stays in its socket; undefined if it is gone before. */
-async function firstByte(socket: Socket): Promise<number | undefined> {
-  await Promise.race([once(socket, "readable"), once(socket, "close")]).catch(() => {}); // or a reset
-  const bytes: Buffer | null = socket.read();
-  if (bytes) socket.unshift(bytes);
-  return bytes?.[0];
-}
-
-/** The client's side of TLS 1.2 or later, in this process and no other. */
-async function encrypt(socket: Socket, pem: { cert: string; key: string }): Promise<Socket> {
-  const { TLSSocket } = await import("node:tls"); // loaded only where it is needed
-  return new TLSSocket(socket, { isServer: true, minVersion: "TLSv1.2", ...pem });
+/** The client's side of TLS; undefined if it speaks something else. */
+async function encrypt(socket: Socket, pem: { cert: string; key: string }) {
+  return (await import("./parts/worker/tls.ts")).encrypt(socket, pem); // loaded only where it is needed
 }

@@ -1,108 +1,89 @@
-/**
- * What has changed between two runs: for each figure both values, the ratio, the noise of both, and a
- * verdict.
- *
- * @module
- */
+/** What has changed between two runs, and whether that can be told from the noise. */
 import { clients, kinds } from "./faults.ts";
-import { compared, type Figure, ratios, runsOf, values } from "./figures.ts";
-import { asText, digits, percent } from "./report.ts";
+import { compared, digits, percent, ratios, roundsOf, values } from "./figures.ts";
+import { wrongIn } from "./report.ts";
 import type { Report } from "./schema.ts";
-import { change, judge, median, noise, type Verdict } from "./stats.ts";
+import { change, judge, median, noise, sum, type Verdict } from "./stats.ts";
+import { type Columns, fill, table } from "./tables.ts";
 
 /** A figure of two runs. */
 export interface Change {
   server: string;
   n: number;
   figure: string;
-  /** Medians, as they were measured. */
-  old: number;
+  old: number; // medians, as they were measured
   now: number;
-  /** Of the new to the old, each taken to the floor beside it if both runs have one. */
-  ratio: number;
-  /** The rounds' standard deviation, as a part of the figure. */
-  noise: [old: number, now: number];
+  ratio: number; // of the new to the old; NaN for what should be 0
+  isToFloor: boolean; // whether this and the rest are of the ratio to the floor: if both runs have one
+  noise: [old: number, now: number]; // the rounds' standard deviation, as a part of the figure
   verdict: Verdict;
 }
 
 /** Compares what both runs have measured. */
 export function compare(before: Report, after: Report): Change[] {
   return after.servers.flatMap(({ name: server }) => [
-    ...after.options.n.flatMap((n) => [
-      ...compared.flatMap(({ name: figure, wanted, of }) => {
-        const [old, now] = [values(before, server, n, of), values(after, server, n, of)];
-        if (old.length === 0 || now.length === 0) return [];
-        const [from, to] = samples(before, after, server, n, of);
-        const both: Change["noise"] = [noise(from), noise(to)];
-        const [ratio, verdict] = [change(from, to), judge(from, to, wanted)];
-        return [
-          { server, n, figure, old: median(old), now: median(now), ratio, noise: both, verdict },
-        ];
-      }),
-      ...harm(server, n, "went wrong", wrongs(before, server, n), wrongs(after, server, n)),
-    ]),
-    ...Object.keys(kinds).flatMap((fault) =>
-      harm(server, clients, fault, harmOf(before, server, fault), harmOf(after, server, fault)),
-    ),
+    ...after.options.n.flatMap((n) => {
+      const sides = [roundsOf(before, server, n), roundsOf(after, server, n)] as const;
+      const figures = compared.flatMap((figure): Change[] => {
+        const [from, to] = [values(sides[0], figure), values(sides[1], figure)];
+        if (from.length === 0 || to.length === 0) return [];
+        const toFloor = [ratios(sides[0], figure), ratios(sides[1], figure)] as const;
+        const isToFloor = server !== "floor" && toFloor.every((rounds) => rounds.length > 0);
+        const [was, is] = isToFloor ? toFloor : [from, to];
+        const medians = { old: median(from), now: median(to), ratio: change(was, is), isToFloor };
+        const both: Change["noise"] = [noise(was), noise(is)];
+        const verdict = judge(was, is, figure.includes("lines/s") ? "more" : "less");
+        return [{ server, n, figure, ...medians, noise: both, verdict }];
+      });
+      const [old, now] = sides.map((rounds) =>
+        rounds.length > 0 ? sum(wrongIn(rounds)) : undefined,
+      );
+      return [...figures, ...harm(server, n, "went wrong", old, now)];
+    }),
+    ...Object.keys(kinds).flatMap((kind) => {
+      const [old, now] = [before, after].map(({ faults }) => {
+        const others = faults.find((of) => of.server === server && of.fault === kind)?.others;
+        return others ? others.lost + others.cutOff : undefined;
+      });
+      return harm(server, clients, kind, old, now);
+    }),
   ]);
 }
 
 /** What should be 0: there is no noise about whether it is. */
-function harm(
-  server: string,
-  n: number,
-  figure: string,
-  old: number | undefined,
-  now: number | undefined,
-): Change[] {
+function harm(server: string, n: number, figure: string, old?: number, now?: number): Change[] {
   if (old === undefined || now === undefined || old + now === 0) return [];
-  const verdict = old === 0 ? "worse" : now === 0 ? "better" : "cannot be told";
-  return [{ server, n, figure, old, now, ratio: NaN, noise: [NaN, NaN], verdict }];
+  const verdict = old === 0 ? "worse" : now === 0 ? "better" : "unclear";
+  const none = { ratio: NaN, isToFloor: false, noise: [NaN, NaN] as [number, number] };
+  return [{ server, n, figure, old, now, ...none, verdict }];
 }
 
-/** Lines that went wrong, and clients that were cut off, in all rounds. */
-function wrongs(report: Report, server: string, n: number): number | undefined {
-  const runs = runsOf(report, server, n);
-  const all = runs.flatMap(({ own: { latency, one, ten } }) => [latency, one, ten]);
-  const counts = all.flatMap((measured) => (measured ? Object.values(measured.wrong) : []));
-  return runs.length > 0 ? counts.reduce((sum, count) => sum + count, 0) : undefined;
-}
-
-/** What a fault did to the others: lines lost, and clients cut off. */
-function harmOf(report: Report, server: string, kind: string): number | undefined {
-  const found = report.faults.find((fault) => fault.server === server && fault.fault === kind);
-  return found?.others ? found.others.lost + found.others.cutOff : undefined;
-}
-
-function samples(before: Report, after: Report, server: string, n: number, of: Figure) {
-  const both = [ratios(before, server, n, of), ratios(after, server, n, of)] as const;
-  const hasFloor = server !== "floor" && both.every((rounds) => rounds.length > 0);
-  return hasFloor ? both : ([values(before, server, n, of), values(after, server, n, of)] as const);
-}
+const columns: Columns<Change> = {
+  N: ({ n }) => `${n}`,
+  figure: ({ figure }) => figure,
+  old: ({ old }) => digits(old),
+  new: ({ now }) => digits(now),
+  ratio: ({ ratio, isToFloor }) => `${digits(ratio)}${isToFloor ? "*" : " "}`,
+  noise: ({ noise }) => noise.map(percent).join(" "),
+  verdict: ({ verdict }) => verdict,
+};
 
 /** The comparison as text. */
 export function changes(before: Report, after: Report): string {
-  const all = compare(before, after);
   const machine = ({ machine: { system, processor, cores } }: Report) =>
     `${system}, ${cores} × ${processor}`;
-  const other = machine(before) === machine(after) ? "" : ` on another machine`;
-  const rows = all.map(({ server, n, figure, old, now, ratio, noise, verdict }) => [
-    server,
-    String(n),
-    figure,
-    digits(old),
-    digits(now),
-    digits(ratio),
-    noise.map(percent).join(" "),
-    verdict,
-  ]);
-  const head = ["server", "N", "figure", "old", "new", "ratio", "noise", ""];
-  return asText({
-    title: `Since ${before.made.slice(0, 16).replace("T", " ")}${other}`,
-    explanation:
-      "Old and new are medians. The ratio, the noise (the rounds' standard deviation, old and new) and the verdict " +
-      "are those of the ratio to the floor, if both runs have one. Of a hundred figures that have not changed, about " +
-      "one gets a verdict; with fewer than three rounds, none. What went wrong or was lost is told in any case.",
-    tables: [{ caption: "", rows: [head, ...rows] }],
-  });
+  const other = machine(before) === machine(after) ? "" : " on another machine";
+  const title = `Since ${before.made.slice(0, 16).replace("T", " ")}${other}`;
+  const explanation =
+    "Old and new are medians; the ratio is new to old, and the noise the rounds' standard deviation, old and new. " +
+    "* is not the ratio of these two columns but that of their ratios to the floor beside them, so that a machine " +
+    "that was faster one day does not count; noise and verdict are those of the same. Of a hundred figures that " +
+    "have not changed, about one gets a verdict; with fewer than three rounds, none. What went wrong or was lost " +
+    "has one in any case.";
+  const all = compare(before, after).map((of) => ({ label: of.server, of }));
+  return fill(
+    `## ${title}\n\n${explanation}\n\n{table}`,
+    { table: table("server", all, columns, "text") },
+    "text",
+  );
 }

@@ -1,117 +1,131 @@
 #!/usr/bin/env bun
 /**
- * pipechat beside its peers and your own server, under the same load: `bun bench/compare.ts --help`.
- *
- * Each server is started anew for each number of receivers in each round, and the rounds are
- * interleaved (A B C A B C …). Beside each server runs a C floor, and the two get the load in turn,
- * second by second and burst by burst: a machine that is slow for a while is so for both. Then, once for
- * each server, things happen to one of 50 clients. Everything is on 127.0.0.1.
- *
- * @module
+ * pipechat beside its peers and your own server, under the same load. Each is started anew for each
+ * number of receivers in each round, and the rounds are interleaved (A B C A B C …). Beside each runs a
+ * C floor, and the two get the load in turn: a machine that is slow for a while is so for both. Then,
+ * once for each server, things happen to one of 50 clients.
  */
-import { arch, cpus, loadavg, release, totalmem, type } from "node:os";
+import { renameSync, writeSync } from "node:fs";
+import { arch, cpus, release, totalmem, type } from "node:os";
 import { join } from "node:path";
 import { changes } from "./baseline.ts";
-import { clients, type FaultPlan, kinds } from "./faults.ts";
-import { closeRoom, fill, type Form, openRoom } from "./clients.ts";
-import type { Plan, Target } from "./measure.ts";
-import { type Named, readOptions } from "./options.ts";
+import { Room } from "./clients.ts";
+import { clients, kinds, measureFault, phases, titleOf } from "./faults.ts";
 import { limit } from "./figures.ts";
-import { markdown, readmePart, replacePart, tables, timeLeft } from "./report.ts";
-import type { Fault, Measured, Report, Run } from "./schema.ts";
-import { plain, spawnGroup, type Start, startServer, versions } from "./servers.ts";
+import { measure } from "./measure.ts";
+import { readOptions } from "./options.ts";
+import { markdown, readmePart, tables } from "./report.ts";
+import { type Report, type Run, schema } from "./schema.ts";
+import {
+  type Contender,
+  plain,
+  type Server,
+  type Start,
+  startServer,
+  versions,
+} from "./servers.ts";
+import { sum } from "./stats.ts";
+import { busyCores } from "./system.ts";
+import { duration } from "./tables.ts";
 
-const options = readOptions(process.argv.slice(2));
-const wants = (...sections: string[]) => options.only.some((section) => sections.includes(section));
-const say = (line: string) => process.stderr.write(`${line}\n`);
-
-if (options.readme) {
+// For those who commit a report: copies what bench/REPORT.md has for the README into it.
+if (process.argv[2] === "--readme") {
   const file = (...path: string[]) => Bun.file(join(import.meta.dir, ...path));
-  const [readme, report] = [file("..", "README.md"), await file("REPORT.md").text()];
-  await readme.write(replacePart(await readme.text(), readmePart(report)));
+  const part = readmePart.exec(await file("REPORT.md").text())![0];
+  const readme = file("..", "README.md");
+  await readme.write((await readme.text()).replace(readmePart, () => part));
   process.exit();
 }
 
+const options = readOptions(process.argv.slice(2));
+const wants = (...sections: string[]) => options.only.some((section) => sections.includes(section));
+const say = (line: string) => process.stderr.write(`compare.ts: ${line}\n`);
+
 const report = options.from ?? (await measureAll());
 if (report.runs.length + report.faults.length === 0) process.exit(1);
-if (options.json) await Bun.write(options.json, `${JSON.stringify(report)}\n`);
-if (options.markdown) await Bun.write(options.markdown, markdown(report));
+if (options.json) await write(options.json, `${JSON.stringify(report)}\n`);
+if (options.markdown) await write(options.markdown, markdown(report));
 process.stdout.write(tables(report));
 if (options.baseline) process.stdout.write(changes(options.baseline, report));
 process.exit();
 
-// --- Everything ----------------------------------------------------------------------------------
+/** Writes a file whole or not at all. */
+async function write(path: string, text: string): Promise<void> {
+  if (path.startsWith("/dev/")) return void (await Bun.write(path, text));
+  await Bun.write(`${path}.part`, text);
+  renameSync(`${path}.part`, path);
+}
 
-/** One thing to measure, and about how many seconds that takes. */
+/** One thing to measure, and about how many seconds each part of it takes. */
 interface Job {
   title: string;
-  seconds: number;
+  seconds: Record<string, number>;
   run(): Promise<void>;
+}
+
+function secondsOf(jobs: Job[]): number {
+  return sum(jobs.flatMap(({ seconds }) => Object.values(seconds)));
 }
 
 async function measureAll(): Promise<Report> {
   const { n, rate, size, seconds, rounds, only } = options;
-  const [cpu] = cpus();
   const made: Report = {
-    schema: 1,
+    schema,
     made: new Date().toISOString(),
     machine: {
       system: `${type()} ${release()} ${arch()}`,
-      processor: cpu?.model.trim() ?? "unknown",
+      processor: cpus()[0]?.model.trim() ?? "unknown",
       cores: cpus().length,
       memory: totalmem(),
-      busy: loadavg()[0]!,
+      busy: await busyCores(),
     },
     versions: versions(),
     options: { n, rate, size, seconds, rounds, only },
-    servers: [],
-    runs: [],
-    faults: [],
-    notes: [],
+    ...{ servers: [], runs: [], faults: [], notes: [] },
   };
   const note = (text: string) => {
     made.notes.push(text);
-    say(`compare.ts: ${text}`);
+    say(text);
   };
-  if (made.machine.busy > made.machine.cores / 4)
-    note(`the machine was busy before it began: a load average of ${made.machine.busy.toFixed(1)}`);
+  const { busy } = made.machine;
+  if (busy > 0.25) note(`the machine was busy before it began, ${busy.toFixed(1)} cores of it`);
   const there = await available(note);
   made.servers = there.map(({ name, title, mark, colour }) => ({ name, title, mark, colour }));
-  if (there.length === 0) return made;
-
   const jobs = [
-    ...(wants("latency", "throughput", "join", "cost") ? runJobs(there, made.runs) : []),
+    ...(wants("latency", "throughput", "join", "cost") ? runJobs(there, made) : []),
+    ...(wants("faults") ? faultJobs(there, made) : []),
   ];
-  if (wants("faults")) jobs.push(...faultJobs(there, made.faults));
-  let left = jobs.reduce((sum, job) => sum + job.seconds, 0);
-  let [done, begin] = [0, performance.now()];
-  for (const job of jobs) {
-    const pace = done ? (performance.now() - begin) / 1000 / done : 1;
-    say(`${job.title}; ${timeLeft(left * pace)}`);
-    for (let attempt = 0; attempt < 2; attempt++) {
-      const problem = await job.run().then(
-        () => undefined,
-        (error: Error) => error.message,
-      );
-      if (problem === undefined) break;
-      note(`${job.title}${attempt === 0 ? "" : ", again"}: ${problem}`);
-    }
-    done += job.seconds;
-    left -= job.seconds;
+  const parts = ["starting", "latency", "throughput", "join", "cost", "faults"].map((part) => {
+    const time = sum(jobs.map(({ seconds }) => seconds[part] ?? 0));
+    return time > 0 ? `, ${part} ${duration(time)}` : "";
+  });
+  say(`about ${duration(secondsOf(jobs))}${parts.join("").replace(",", ":")}`);
+  let done = 0;
+  process.on("exit", (code) => {
+    if (code === 0 || done === 0) return;
+    const what = `Partial: it was stopped after ${done} of ${jobs.length} measurements`;
+    writeSync(1, `\n${what}\n${tables({ ...made, notes: [...made.notes, what] })}`);
+  });
+  const begin = performance.now();
+  for (const { title, run } of jobs) {
+    const passed = (performance.now() - begin) / 1000;
+    const pace = done ? passed / secondsOf(jobs.slice(0, done)) : 1;
+    say(`${title}; about ${duration(secondsOf(jobs.slice(done)) * pace)} left`);
+    await run().catch((error: Error) => note(`${title}: ${error.message}`));
+    done++;
   }
   return made;
 }
 
 /** The servers that there are. Your own are started once to see whether they can be measured. */
-async function available(note: (text: string) => void): Promise<Named[]> {
-  const isThere = async (server: Named): Promise<boolean> => {
+async function available(note: (text: string) => void): Promise<Contender[]> {
+  const isThere = async ({ name, isOwn, start }: Contender): Promise<boolean> => {
     try {
-      const start = server.start(2);
-      if (typeof start === "string") throw new Error(start);
-      if (server.isOwn) await probe(start);
+      const how = start(2);
+      if (isOwn) await withServer(how, probe);
       return true;
     } catch (error) {
-      note(`${server.name} is not measured: ${(error as Error).message}`);
+      note(`${name} is not measured: ${(error as Error).message}`);
       return false;
     }
   };
@@ -119,106 +133,76 @@ async function available(note: (text: string) => void): Promise<Named[]> {
   return options.servers.filter((_, nth) => there[nth]);
 }
 
-async function probe(start: Start): Promise<void> {
+async function probe(server: Server): Promise<void> {
+  using room = new Room(server, options.size);
+  await room.fill(3);
+}
+
+/** Starts a server for as long as something is done with it. */
+async function withServer<T>(start: Start, use: (server: Server) => Promise<T>): Promise<T> {
   const server = await startServer(start);
-  const room = openRoom({ ...server, form: "text" }, options.size);
-  try {
-    await fill(room, 3);
-  } finally {
-    closeRoom(room);
-    await server.stop();
-  }
+  return use(server).finally(server.stop);
 }
 
 /** A round after the other, and in each, every server with every number of receivers. */
-function runJobs(there: Named[], runs: Run[]): Job[] {
-  const floor = there.find(({ name }) => name === "floor")?.start(0) as Start | undefined;
+function runJobs(there: Contender[], report: Report): Job[] {
+  const floor = there.find(({ name }) => name === "floor")?.start(0);
   const others = there.filter(({ name }) => name !== "floor");
-  const sides = floor ? 2 : 1;
   const jobs: Job[] = [];
   for (let round = 1; round <= options.rounds; round++)
     for (const n of options.n) {
-      const seconds = sides * (1.5 + n / 60 + options.seconds + (wants("throughput") ? 4 : 0));
-      const add = (name: string, start: () => Start, form: Form) =>
-        jobs.push({
-          title: `round ${round} of ${options.rounds}, ${n} receivers: ${name}`,
-          seconds,
-          async run() {
-            const [own, least] = await measure(start(), floor, n, form);
-            runs.push({ round, server: name, n, own: own!, floor: least ?? null });
-          },
-        });
-      for (const { name, start } of others) add(name, () => start(n) as Start, "text");
+      for (const { name, start } of others)
+        jobs.push(runJob(report, { round, server: name, n }, start(n), floor));
       // The load alone changes little; where there is nothing else, the floor is measured beside it.
       if (wants("latency", "throughput") && (round === 1 || others.length === 0))
-        add(limit, () => plain, "name: text");
+        jobs.push(runJob(report, { round, server: limit, n }, plain, floor));
     }
-  return jobs;
+  return there.length > 0 ? jobs : [];
 }
 
-function faultJobs(there: Named[], all: Fault[]): Job[] {
-  return there.flatMap(({ name: server, start }) =>
-    Object.entries(kinds).map(([fault, { title, seconds }]) => ({
-      title: `${server}: ${title}`,
-      seconds: 9 + seconds,
-      async run() {
-        const began = await startServer(start(clients, "default") as Start);
-        const plan: FaultPlan = { server: { ...began, form: "text" }, fault };
-        try {
-          const outcome = await load<Omit<Fault, "server" | "fault">>("faults.ts", plan, 120);
-          all.push({ server, fault, ...outcome });
-        } finally {
-          await began.stop();
-        }
-      },
-    })),
-  );
-}
+type What = Pick<Run, "round" | "server" | "n">;
 
-/** Runs the load against a server that is started for it, and against the floor. */
-async function measure(start: Start, floor: Start | undefined, n: number, form: Form) {
-  const started = [await startServer(start)];
-  try {
-    if (floor) started.push(await startServer(floor));
-    const servers: Target[] = started.map((server) => ({ ...server, form: "text" }));
-    servers[0]!.form = form;
-    const isAlone = form !== "text";
-    const plan: Plan = {
-      servers,
-      n,
-      rate: options.rate,
-      size: options.size,
-      seconds: wants("latency", "cost") ? options.seconds : 0,
-      joins: wants("join") && !isAlone ? 5 : 0,
-      bursts: wants("throughput") ? 3 : 0,
-      idle: wants("cost") && n === options.n.at(-1) ? 1 : 0,
-    };
-    return await load<Measured[]>("measure.ts", plan, 180 + n + 20 * options.seconds);
-  } finally {
-    for (const server of started) await server.stop();
+function runJob(report: Report, { round, server, n }: What, start: Start, floor?: Start): Job {
+  const { rate, size, rounds } = options;
+  const isPlain = server === limit;
+  const plan = {
+    ...{ n, rate, size },
+    // All of it takes time in proportion to `--seconds`.
+    seconds: wants("latency", "cost") ? options.seconds : 0,
+    joins: wants("join") && !isPlain ? options.seconds + 1 : 0,
+    bursts: wants("throughput") ? Math.ceil(options.seconds * 0.75) : 0,
+    idle: wants("cost") && n === options.n.at(-1) ? options.seconds / 4 : 0,
+  };
+  const sides = floor ? 2 : 1;
+  async function run(own: Server, ...rest: Server[]): Promise<void> {
+    const [first, second] = await measure([{ ...own, sendNames: isPlain }, ...rest], plan);
+    report.runs.push({ round, server, n, own: first!, floor: second ?? null });
   }
+  return {
+    title: `round ${round} of ${rounds}, ${n} receivers: ${server}`,
+    seconds: {
+      starting: sides * (1.7 + n / 60),
+      latency: sides * plan.seconds,
+      throughput: sides * plan.bursts * 1.3,
+      join: sides * plan.joins * 0.2,
+      cost: sides * plan.idle,
+    },
+    run: () =>
+      withServer(start, (own) =>
+        floor ? withServer(floor, (least) => run(own, least)) : run(own),
+      ),
+  };
 }
 
-/** Runs a script with a plan in a process of its own, so that the load has its own event loop. */
-async function load<Result extends object>(
-  script: string,
-  plan: object,
-  patience: number,
-): Promise<Result> {
-  const cmd = [process.execPath, join(import.meta.dir, script), JSON.stringify(plan)];
-  const child = spawnGroup(cmd);
-  const stuck = setTimeout(child.killAll, patience * 1000);
-  try {
-    const [said, errors] = await Promise.all([child.stdout.text(), child.stderr.text()]);
-    if ((await child.exited) !== 0)
-      throw new Error(
-        `the load ended with ${child.signalCode ?? errors.trim().split("\n").at(-1)}`,
-      );
-    const result = JSON.parse(said) as Result | { error: string };
-    if ("error" in result) throw new Error(result.error);
-    return result;
-  } finally {
-    clearTimeout(stuck);
-    await child.killAll();
-  }
+function faultJobs(there: Contender[], { faults }: Report): Job[] {
+  const { seconds } = options;
+  const job = ({ name, start, limited }: Contender, fault: string): Job => ({
+    title: `${name}: ${titleOf(fault, seconds)}`,
+    seconds: { faults: 3 + sum(Object.values(phases(fault, seconds))) },
+    run: () =>
+      withServer(limited ?? start(clients), async (server) => {
+        faults.push({ server: name, fault, ...(await measureFault(server, fault, seconds)) });
+      }),
+  });
+  return there.flatMap((server) => Object.keys(kinds).map((fault) => job(server, fault)));
 }

@@ -1,75 +1,66 @@
 #!/usr/bin/env bun
 /**
- * Fan-out latency: one client says a line of 80 bytes; how long until all N others have it?
- *
- * It is measured on the real server over real sockets, next to the same chat in one process: the
- * difference is the price of a process per connection. The clients live in this process and read
- * whatever comes, so with many of them a part of the time is theirs, the same for both servers.
- *
- * @module
+ * Fan-out latency: one client says a line of 80 bytes; how long until all N others have it? Next to the
+ * same chat in one process: the difference is the price of a process per connection. The clients live in
+ * this process, so a part of the time is theirs, the same for both servers.
  */
-import { parseArgs } from "node:util";
-import { bench, lineplot, run, summary } from "mitata";
-import { closeRoom, fill, openRoom, say } from "./clients.ts";
-import { contenders, type Start, startServer } from "./servers.ts";
+import { flag, readCommandLine } from "../parts/shared/command-line.ts";
+import { Room } from "./clients.ts";
+import { digits } from "./figures.ts";
+import { contenders, startServer } from "./servers.ts";
+import { median } from "./stats.ts";
+import { type Columns, table, wrap } from "./tables.ts";
 
-const usage = `usage: bun bench/fanout.ts [options]
-  --quick     16 receivers only: about 5 s; else half a minute
-  -h, --help  print this
-
+const commandLine = {
+  head: "usage: bun bench/fanout.ts [options]\n",
+  options: { quick: flag("16 receivers only: about 5 s; else about 30 s") },
+  tail: `
 How long a line of 80 bytes takes until all of 1 to 128 receivers have it, with
 a process for each connection, and with one for all.
-`;
+`,
+};
+const { quick } = readCommandLine(commandLine, process.argv.slice(2), (values) => values);
 
-function readOptions(): { quick: boolean } {
-  try {
-    const { values } = parseArgs({
-      options: {
-        quick: { type: "boolean", default: false },
-        help: { type: "boolean", short: "h" },
-      },
-    });
-    if (!values.help) return values;
-  } catch (error) {
-    const [message] = (error as Error).message.split(". ");
-    process.stderr.write(`fanout.ts: ${message} (see --help)\n`);
-    process.exit(2);
+const receivers = quick ? [16] : [1, 2, 4, 8, 16, 32, 64, 128];
+const rounds = 5; // in each, both servers have their turn
+const turn = 300; // ms
+
+const both = contenders.filter(({ name }) => name === "pipechat" || name === "evented");
+const servers = await Promise.all(both.map(({ start }) => startServer(start(129))));
+const rooms = servers.map((server) => new Room(server));
+
+/** Says a line after the other for a turn. Returns the median time, ms. */
+async function measure(room: Room): Promise<number> {
+  const times: number[] = [];
+  for (const end = performance.now() + turn; performance.now() < end;) {
+    const begin = performance.now();
+    await room.say(0);
+    times.push(performance.now() - begin);
   }
-  process.stdout.write(usage);
-  process.exit();
+  return median(times);
 }
 
-const receivers = readOptions().quick ? [16] : [1, 2, 4, 8, 16, 32, 64, 128];
+const columns: Columns<{ processes: number[]; one: number[]; ratio: number[] }> = {
+  processes: ({ processes }) => digits(median(processes)),
+  "one process": ({ one }) => digits(median(one)),
+  ratio: ({ ratio }) => digits(median(ratio)),
+  "from – to": ({ ratio }) => [Math.min(...ratio), Math.max(...ratio)].map(digits).join(" – "),
+};
 
-/** A server with a room that grows from one N to the next. */
-async function open(server: "pipechat" | "evented") {
-  const { stop, ...address } = await startServer(contenders[server]!.start(129) as Start);
-  const room = openRoom({ ...address, form: "text" });
-  return {
-    async *fanOut(state: { get(name: "N"): number }) {
-      await fill(room, state.get("N") + 1);
-      yield () => say(room, 0);
-    },
-    async close() {
-      closeRoom(room);
-      await stop();
-    },
-  };
+const rows = [];
+for (const n of receivers) {
+  for (const room of rooms) await room.fill(n + 1).then(() => measure(room)); // warms up
+  const of = { processes: [] as number[], one: [] as number[], ratio: [] as number[] };
+  for (let round = 0; round < rounds; round++) {
+    of.processes.push(await measure(rooms[0]!));
+    of.one.push(await measure(rooms[1]!));
+    of.ratio.push(of.processes.at(-1)! / of.one.at(-1)!);
+  }
+  rows.push({ label: `${n}`, of });
 }
 
-const [processes, oneProcess] = [await open("pipechat"), await open("evented")];
-
-// mitata 1.0.34 cannot draw a line without colours, nor through one point.
-const colors = process.stdout.isTTY === true && !process.env.NO_COLOR;
-const plot = colors && receivers.length > 1 ? lineplot : summary;
-
-plot(() => {
-  summary(() => {
-    bench("processes, N = $N", processes.fanOut).args("N", receivers);
-    bench("one process, N = $N", oneProcess.fanOut).args("N", receivers).baseline();
-  });
-});
-
-// With names of 20 columns, the plot has room on a terminal of 80.
-await run({ throw: true, colors, format: { mitata: { name: 20 } } });
-await Promise.all([processes.close(), oneProcess.close()]);
+const explanation =
+  `ms until all N receivers have a line, the medians of ${rounds} rounds, in which both servers have their turn; and ` +
+  "the ratios of the rounds. Another run may differ by more than these do; bench/compare.ts says more.";
+process.stdout.write(`${wrap(explanation)}\n\n${table("N", rows, columns, "text")}\n`);
+process.exit();

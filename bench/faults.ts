@@ -1,131 +1,96 @@
-#!/usr/bin/env bun
 /**
  * What isolation buys: 50 clients chat, and something happens to one of them. What do the others notice?
- *
- * Nothing is said to the server: its processes are found from outside, as those that hold a client's
- * socket. `compare.ts` starts this, once for each server and fault:
- *
- *     bun bench/faults.ts '{"server":{"host":"127.0.0.1","ports":[2000],"pid":4242,"form":"text"},
- *       "fault":"kill"}'
- *
- * It prints a {@link Fault} as JSON, or `{ "error": … }`.
- *
- * @module
+ * The server is not told: its processes are found from outside, as those that hold a client's socket.
  */
-import {
-  type Client,
-  connect,
-  connectSilently,
-  fill,
-  Ledger,
-  openRoom,
-  type Room,
-  send,
-  victimName,
-} from "./clients.ts";
+import { type Client, Room, type Target } from "./clients.ts";
 import { openLoop, type Talk, talk } from "./load.ts";
-import type { Target } from "./measure.ts";
 import type { Fault } from "./schema.ts";
 import { coreOf, servingProcess } from "./system.ts";
 
 /** Clients in the room; one of them is the victim. */
 export const clients = 50;
-/** Clients that never say a name. */
-export const silent = 200;
-
-const [secondsBefore, secondsAfter] = [2, 3];
+const silent = 200; // clients that never say a name
 
 /** Something that happens. */
 interface Kind {
-  /** What it is, for the report. */
-  title: string;
-  /** Seconds that it lasts, or for which what follows counts as "during". */
-  seconds: number;
-  /** Lines a second that all clients together say, and bytes in a line. */
-  rate: number;
-  size: number;
-  /** Whether it happens to one client; else there is no victim. */
-  hasVictim: boolean;
-  /** Whether it happens to a process, which has to be ours. */
-  needsProcess: boolean;
-  /** Lets it happen; gives what ends it. */
-  begin(scene: {
-    room: Room;
-    victim: Client;
-    pid: number;
-  }): Promise<() => unknown> | (() => unknown);
+  title: string; // for the report; `{s}` stands for the seconds that it lasts
+  share: number; // how long it lasts, or what follows counts as "during"; in parts of `--seconds`
+  rate: number; // lines a second that all clients together say
+  size: number; // bytes in a line
+  hits: "client" | "process" | "nobody"; // a process has to be ours
+  /** Lets it happen. Returns what ends it. */
+  begin(victim: Client, pid: number, room: Room): Promise<() => unknown> | (() => unknown);
 }
 
-const usual = { seconds: 2, rate: 50, size: 80, hasVictim: true, needsProcess: true };
+const usual = { share: 0.5, rate: 50, size: 80 };
 
+/** What can happen, by its name. */
 export const kinds: Record<string, Kind> = {
   kill: {
     ...usual,
     title: "its process is killed",
-    begin({ pid }) {
+    hits: "process",
+    begin(_, pid) {
       process.kill(pid, "SIGKILL");
       return () => {};
     },
   },
   hang: {
     ...usual,
-    title: "its process hangs for 2 s",
-    begin({ pid }) {
+    title: "its process hangs for {s} s",
+    hits: "process",
+    begin(_, pid) {
       process.kill(pid, "SIGSTOP");
       return () => process.kill(pid, "SIGCONT");
     },
   },
   flood: {
     ...usual,
-    title: "it floods the room for 2 s",
-    needsProcess: false,
-    begin: ({ victim }) => flood(victim),
+    title: "it floods the room for {s} s",
+    hits: "client",
+    begin: flood,
   },
   "stops reading": {
     // The kernel holds about 3 MB for a client that reads nothing: it takes that much to be noticed.
-    ...usual,
-    title: "it reads nothing for 8 s",
-    seconds: 8,
+    title: "it reads nothing for {s} s",
+    share: 2,
     rate: 200,
     size: 4000,
-    needsProcess: false,
-    begin({ victim }) {
-      victim.socket.pause();
-      return () => victim.socket.resume();
+    hits: "client",
+    begin({ socket }) {
+      socket.pause();
+      return () => socket.resume();
     },
   },
   "busy core": {
     ...usual,
-    title: "a busy loop takes its core for 2 s",
-    begin: ({ pid }) => takeCore(pid),
+    title: "a busy loop takes its core for {s} s",
+    hits: "process",
+    begin: (_, pid) => takeCore(pid),
   },
   "silent clients": {
     ...usual,
     title: `${silent} others connect and say no name`,
-    hasVictim: false,
-    needsProcess: false,
-    async begin({ room }) {
-      const guests = await Promise.allSettled(
-        Array.from({ length: silent }, () => connectSilently(room)),
-      );
-      return () => {
-        for (const guest of guests)
-          if (guest.status === "fulfilled") guest.value.socket.terminate();
-      };
+    hits: "nobody",
+    async begin(_victim, _pid, room) {
+      const all = Array.from({ length: silent }, () => room.connect(""));
+      const guests = await Promise.allSettled(all);
+      return () => guests.forEach((guest) => "value" in guest && guest.value.socket.terminate());
     },
   },
 };
 
+/** What happens, for the report; it takes time in proportion to `--seconds`. */
+export const titleOf = (fault: string, seconds: number): string =>
+  kinds[fault]!.title.replace("{s}", `${kinds[fault]!.share * seconds}`);
+
 /** Sends lines of 1,000 bytes that a chat should not pass on as they are, as fast as they are taken. */
 function flood(client: Client): () => void {
-  const hostile = Buffer.from(
-    "\x1b[2J\x1b]0;owned\x07\x00\x08\x7f\r\x9b31m\u202e\xff\xfe\xc3(",
-    "latin1",
-  );
-  const line = Buffer.alloc(1000, hostile).fill("\n", 999);
+  const hostile = "\x1b[2J\x1b]0;owned\x07\x00\x08\x7f\r\x9b31m\u202e\xff\xfe\xc3(";
+  const line = Buffer.alloc(1000, Buffer.from(hostile, "latin1")).fill("\n", 999);
   const block = Buffer.alloc(1000 * 1000, line);
   const timer = setInterval(() => {
-    if (client.unsent.length === 0) send(client, block);
+    if (client.unsent.length === 0) client.send(block);
   }, 1);
   return () => {
     clearInterval(timer);
@@ -135,187 +100,135 @@ function flood(client: Client): () => void {
 
 /** Ties a process to the core on which it runs, and runs a busy loop beside it. */
 async function takeCore(pid: number): Promise<() => Promise<void>> {
-  const taskset = async (...args: string[]) => {
-    const child = Bun.spawn(["taskset", ...args], { stderr: "ignore" });
-    return child.stdout.text();
-  };
-  const mask = /: (\w+)$/.exec((await taskset("-p", String(pid))).trim())?.[1] ?? "";
-  const core = String(coreOf(pid));
-  await taskset("-acp", core, String(pid));
+  const taskset = (...args: string[]) =>
+    Bun.spawn(["taskset", ...args], { stderr: "ignore" }).stdout.text();
+  const mask = /: (\w+)$/.exec((await taskset("-p", `${pid}`)).trim())?.[1] ?? "";
+  const core = `${coreOf(pid)}`;
+  await taskset("-acp", core, `${pid}`);
   const loop = Bun.spawn(["taskset", "-c", core, "sh", "-c", "while :; do :; done"]);
   return async () => {
     loop.kill("SIGKILL");
-    await taskset("-ap", mask, String(pid));
+    await taskset("-ap", mask, `${pid}`);
   };
 }
 
-// --- One fault -----------------------------------------------------------------------------------
+/** How long before it, during and after it the room is looked at, s. */
+export const phases = (fault: string, seconds: number) => ({
+  before: seconds / 2,
+  during: kinds[fault]!.share * seconds,
+  after: Math.max(1.5, 0.75 * seconds),
+});
 
-/** What to measure. */
-export interface FaultPlan {
-  server: Target;
-  fault: string;
-}
+type Outcome = Omit<Fault, "server" | "fault">;
 
-type Outcome = Pick<Fault, "lasted" | "others" | "victim" | "skipped">;
-
-const skip = (skipped: string): Outcome => ({ skipped, lasted: null, others: null, victim: null });
-
-async function measure({ server, fault }: FaultPlan): Promise<Outcome> {
-  const kind = kinds[fault]!;
-  if (kind.needsProcess && server.pid === undefined) return skip("its processes are not ours");
-  const room = openRoom(server, kind.size);
-  await fill(room, clients - 1);
-  const victim = await letVictimIn(room);
-  await openLoop(room, kind.rate).run(0.5); // warms up
+/** Lets something happen to one of the clients of a server. */
+export async function measureFault(
+  server: Target,
+  fault: string,
+  seconds: number,
+): Promise<Outcome> {
+  const skip = (skipped: string): Outcome => ({ skipped, others: null, victim: null });
+  const { hits, rate, size, begin: inflict } = kinds[fault]!;
+  if (hits === "process" && server.pid === undefined) return skip("its processes are not ours");
+  using room = new Room(server, size);
+  await room.fill(clients - 1);
+  room.victim = room.names;
+  const victim = await room.connect();
+  room.clients.push(victim);
+  await room.meet(0); // the victim says nothing that is counted
+  await openLoop(room, rate, 0.5); // warms up
   await Bun.sleep(500); // whoever passes a socket on has let go of it
-  const pid = kind.needsProcess
-    ? servingProcess(server.pid!, victim.socket.remotePort, victim.socket.localPort)
-    : 0;
+  const { remotePort, localPort } = victim.socket;
+  const pid = hits === "process" ? servingProcess(server.pid!, remotePort, localPort) : 0;
   if (pid === undefined) return skip("none of its processes has the client's socket");
   if (fault === "busy core" && !Bun.which("taskset")) return skip("there is no taskset here");
 
   let [begin, end, told, again] = [0, 0, NaN, NaN];
   room.onForeign = (receiver, line) => {
-    const isNotice = line.includes(victimName(victim.number)) && receiver !== victim.number;
-    if (begin > 0 && isNotice && Number.isNaN(told)) told = Bun.nanoseconds() - begin;
+    const isNotice = line.includes(room.nameOf(victim.number)) && receiver !== victim.number;
+    if (begin > 0 && isNotice) told ||= Bun.nanoseconds() - begin;
   };
   const speakers = room.clients.slice(0, -1).map(({ number }) => number);
-  const seconds = secondsBefore + kind.seconds + secondsAfter;
+  const { before, during, after } = phases(fault, seconds);
   const happened = Promise.withResolvers<void>();
-  const said = await talk(room, speakers, kind.rate, seconds, async (first) => {
-    await Bun.sleep((first - Bun.nanoseconds()) / 1e6 + secondsBefore * 1000);
+  const said = await talk(room, speakers, rate, before + during + after, async (first) => {
+    await Bun.sleep((first - Bun.nanoseconds()) / 1e6 + before * 1000);
     begin = Bun.nanoseconds();
-    void comeBack(room, victim, first + seconds * 1e9).then((heard) => (again = heard));
-    const finish = await kind.begin({ room, victim, pid });
-    await Bun.sleep((begin - Bun.nanoseconds()) / 1e6 + kind.seconds * 1000);
+    void comeBack(room, victim, begin + (during + after) * 1e9).then((heard) => (again = heard));
+    const finish = await inflict(victim, pid, room);
+    await Bun.sleep((begin - Bun.nanoseconds()) / 1e6 + during * 1000);
     await finish();
     end = Bun.nanoseconds();
     happened.resolve();
   });
   await happened.promise;
-  return {
-    skipped: null,
-    lasted: fault === "kill" ? 0 : end - begin,
-    others: {
-      ...judgeOthers(said, room, victim, [begin, end, begin + (kind.seconds + secondsAfter) * 1e9]),
-      told: known(told),
-    },
-    victim: kind.hasVictim
-      ? judgeVictim(said, victim, begin, end, fault === "kill" ? begin : end, again)
-      : null,
-  };
+  const others = room.clients.filter((client) => client !== victim);
+  const last = begin + (during + after) * 1e9;
+  const since = fault === "kill" ? begin : end;
+  const noticed = { ...judgeOthers(said, others, begin, end, last), told: told };
+  const suffered = judgeVictim(said, victim, begin, end, since, again);
+  return { skipped: null, others: noticed, victim: hits === "nobody" ? null : suffered };
 }
 
-const known = (value: number) => (Number.isFinite(value) ? value : null);
-
-/** The victim joins last, and says nothing that is counted. It is in when it has heard somebody. */
-async function letVictimIn(room: Room): Promise<Client> {
-  room.victim = room.names;
-  const victim = await connect(room);
-  room.clients.push(victim);
-  for (let attempt = 0; attempt < 20; attempt++) {
-    const ledger = new Ledger(room, [0], 1);
-    send(room.clients[0]!, ledger.line(0, 0));
-    await Promise.race([ledger.complete, Bun.sleep(500)]);
-    if (ledger.lost === 0) return victim;
-  }
-  throw new Error("the last client could not join");
-}
-
-/** If a client is cut off, it connects again as a user would. Gives when it heard somebody, or NaN. */
+/** If a client is cut off, it connects again as a user would. Returns when it got a line, or NaN. */
 async function comeBack(room: Room, victim: Client, until: number): Promise<number> {
-  while (victim.isOpen) {
-    if (Bun.nanoseconds() > until) return NaN;
-    await Bun.sleep(5);
-  }
-  let heard = NaN;
-  while (Bun.nanoseconds() < until && Number.isNaN(heard)) {
-    let said = "";
-    const socket = await Bun.connect({
-      hostname: room.host,
-      port: room.ports[0]!,
-      socket: {
-        data(_, chunk) {
-          said = (said + chunk.toString("latin1")).slice(-10_000);
-          if (/^c\d{4}: \d{4} \d{8} /m.test(said) && Number.isNaN(heard)) heard = Bun.nanoseconds();
-        },
-      },
-    }).catch(() => undefined);
-    socket?.write(`${victimName(victim.number)}\n`);
-    const patience = Bun.nanoseconds() + 1e9; // then it tries again
-    while (socket && Number.isNaN(heard) && Bun.nanoseconds() < Math.min(until, patience))
+  const isTime = () => Bun.nanoseconds() < until;
+  while (victim.isOpen && isTime()) await Bun.sleep(5);
+  while (isTime()) {
+    const again = await room.connect(room.nameOf(victim.number)).catch(() => undefined);
+    for (let ms = 0; ms < 1000 && again?.isOpen && isTime(); ms += 5) {
+      if (again.heard) return again.heard;
       await Bun.sleep(5);
-    socket?.terminate();
+    }
+    again?.socket.terminate();
     await Bun.sleep(50);
   }
-  return heard;
+  return NaN;
 }
 
-type Others = Omit<NonNullable<Fault["others"]>, "told">;
-
-function judgeOthers(
-  said: Talk,
-  room: Room,
-  victim: Client,
-  [begin, end, last]: [number, number, number],
-): Others {
-  const others = room.clients.filter((client) => client !== victim);
-  const windows = { before: [] as number[], during: [] as number[], after: [] as number[] };
-  let lost = 0;
-  for (let line = 0; line < said.lines; line++) {
-    const due = said.due(line);
-    const window = due < begin ? "before" : due < end ? "during" : "after";
-    for (const { number } of others) {
-      if (number === said.speaker(line)) continue;
-      const arrival = said.arrival(line, number);
-      if (Number.isNaN(arrival)) lost++;
-      windows[window].push(Number.isNaN(arrival) ? Infinity : arrival - due);
-    }
-  }
-  let [gap, forGood] = [0, false];
-  for (const { number } of others) {
-    const arrivals = Array.from({ length: said.lines }, (_, line) => said.arrival(line, number));
-    const heard = arrivals.filter((arrival) => arrival >= begin).sort((a, b) => a - b);
-    const moments = [begin, ...heard, Math.max(last, heard.at(-1) ?? 0)];
-    for (const [n, moment] of moments.slice(1).entries()) gap = Math.max(gap, moment - moments[n]!);
-    forGood ||= last - (heard.at(-1) ?? begin) > 1e9;
-  }
-  const p99 = (times: number[]) =>
-    known(times.sort((a, b) => a - b)[Math.ceil(times.length * 0.99) - 1] ?? NaN);
+function judgeOthers({ lines }: Talk, others: Client[], begin: number, end: number, last: number) {
+  const times = lines.flatMap(({ due, speaker, arrivals }) =>
+    others
+      .filter(({ number }) => number !== speaker)
+      .map(({ number }) => ({ due, time: arrivals[number]! - due || Infinity })),
+  );
+  /** p99 of the lines that were due in a time; null if it was lost. */
+  const p99 = (from: number, to: number) => {
+    const all = times.filter(({ due }) => due >= from && due < to).map(({ time }) => time);
+    return all.sort((a, b) => a - b)[Math.ceil(all.length * 0.99) - 1] ?? NaN;
+  };
+  const gaps = others.map(({ number }) => {
+    const all = lines.map(({ arrivals }) => arrivals[number]!).filter((time) => time >= begin);
+    const heard = [begin, ...all.sort((a, b) => a - b)];
+    const ends = [...heard.slice(1), Math.max(last, heard.at(-1)!)];
+    return {
+      longest: Math.max(...ends.map((moment, nth) => moment - heard[nth]!)),
+      atEnd: last - heard.at(-1)!,
+    };
+  });
   return {
-    count: others.length,
     cutOff: others.filter(({ isOpen }) => !isOpen).length,
-    expected: said.lines * (others.length - 1),
-    lost,
-    gap,
-    forGood,
-    before: p99(windows.before),
-    during: p99(windows.during),
-    after: p99(windows.after),
+    lost: times.filter(({ time }) => time === Infinity).length,
+    gap: Math.max(...gaps.map(({ longest }) => longest)),
+    forGood: gaps.some(({ atEnd }) => atEnd > 1e9),
+    before: p99(0, begin),
+    during: p99(begin, end),
+    after: p99(end, Infinity),
   };
 }
 
+/** @param since from when on a line shows that it is served; @param again when it came back */
 function judgeVictim(
-  said: Talk,
-  victim: Client,
+  { lines }: Talk,
+  { number, isOpen }: Client,
   begin: number,
   end: number,
-  from: number,
+  since: number,
   again: number,
 ): Fault["victim"] {
-  let [missing, served] = [0, again];
-  for (let line = 0; line < said.lines; line++) {
-    const [due, arrival] = [said.due(line), said.arrival(line, victim.number)];
-    if (due >= begin && due < end && Number.isNaN(arrival)) missing++;
-    if (due >= from && !(served <= arrival) && !Number.isNaN(arrival)) served = arrival;
-  }
-  return { cutOff: !victim.isOpen, missing, served: known(served - from) };
-}
-
-if (import.meta.main) {
-  const result = await measure(JSON.parse(process.argv[2]!) as FaultPlan).catch((error: Error) => ({
-    error: error.message,
-  }));
-  process.stdout.write(JSON.stringify(result), () => process.exit());
+  const due = (from: number, to: number) => lines.filter(({ due }) => due >= from && due < to);
+  const arrivals = [again, ...due(since, Infinity).map((line) => line.arrivals[number]!)];
+  const missing = due(begin, end).filter((line) => Number.isNaN(line.arrivals[number])).length;
+  const served = Math.min(...arrivals.filter(Number.isFinite)) - since;
+  return { cutOff: !isOpen, missing, served };
 }

@@ -1,98 +1,148 @@
-/**
- * The figures of a report: what is taken from each round, for tables, charts and comparisons alike.
- *
- * @module
- */
-import type { Flood, Measured, Report } from "./schema.ts";
-import { type Buckets, median, merge, percentile } from "./stats.ts";
+/** The figures of a server's rounds, for tables, charts and comparisons alike. */
+import type { Measured, Report } from "./schema.ts";
+import { deviation, median, merge, percentile } from "./stats.ts";
+import type { Columns } from "./tables.ts";
 
 /** The load generator against a plain relay: no server can seem faster. */
 export const limit = "(load alone)";
 
-/** What was measured, by name. */
-export const serversOf = (report: Report): string[] => report.servers.map(({ name }) => name);
+/** A server's rounds with N receivers, each with the floor's beside it. */
+export type Rounds = { own: Measured; floor: Measured | null }[];
 
-/** A server's rounds with N receivers; the floor's are those beside all the others. */
-export function runsOf(
-  report: Report,
-  server: string,
-  n: number,
-): { own: Measured; floor: Measured | null }[] {
+/** The rounds of a server; the floor's are those beside all the others. */
+export function roundsOf(report: Report, server: string, n: number): Rounds {
   const runs = report.runs.filter((run) => run.n === n);
   if (server !== "floor") return runs.filter((run) => run.server === server);
   return runs.flatMap(({ floor }) => (floor ? [{ own: floor, floor }] : []));
 }
 
-/** A figure in the unit that it is shown in; NaN if it was not measured. */
-export type Figure = (measured: Measured) => number;
+/** The times of all rounds together. */
+type Whose = "first" | "each" | "last";
+
+/** A percentile of the times of all rounds together, ms. */
+function latencyOf(rounds: Rounds, whose: Whose, percent: number): number {
+  return percentile(merge(rounds.map(({ own }) => own[whose])), percent) / 1e6;
+}
+
+/** A figure of a round by its name; NaN if it was not measured. Those of times are `last p50, ms`. */
+function figureOf(measured: Measured, name: string): number {
+  const [, whose, percent] = /^(first|each|last) p(\d+), ms$/.exec(name) ?? [];
+  if (whose) return latencyOf([{ own: measured, floor: null }], whose as Whose, Number(percent));
+  return measured.figures[name] ?? NaN;
+}
 
 /** A figure in each round, where it was measured. */
-export const values = (report: Report, server: string, n: number, figure: Figure): number[] =>
-  runsOf(report, server, n)
-    .map(({ own }) => figure(own))
-    .filter(Number.isFinite);
+export const values = (rounds: Rounds, name: string): number[] =>
+  rounds.map(({ own }) => figureOf(own, name)).filter(Number.isFinite);
 
 /** The same as ratios to the floor beside it: what slows the machine slows both. */
-export const ratios = (report: Report, server: string, n: number, figure: Figure): number[] =>
-  runsOf(report, server, n)
-    .map(({ own, floor }) => (floor ? figure(own) / figure(floor) : NaN))
+export const ratios = (rounds: Rounds, name: string): number[] =>
+  rounds
+    .map(({ own, floor }) => (floor ? figureOf(own, name) / figureOf(floor, name) : NaN))
     .filter(Number.isFinite);
 
-/** Whose times: the first receiver's of a line, each one's, the last one's. */
-export type Whose = "first" | "each" | "last";
-
-/** The times of all rounds together, ns. */
-export const times = (report: Report, server: string, n: number, whose: Whose): Buckets =>
-  merge(runsOf(report, server, n).map(({ own }) => own.latency?.[whose] ?? []));
-
-/** Which percentiles are shown, and under what name. */
-export const percents = [50, 90, 99, 99.9, 100];
-export const headOf = (percent: number) => (percent === 100 ? "max" : `p${percent}`);
-
-/** A percentile of a round, ms. */
-export const latency =
-  (whose: Whose, percent: number): Figure =>
-  (measured) =>
-    percentile(measured.latency?.[whose] ?? [], percent) / 1e6;
-
-const orNaN = (value: number | null | undefined): number => value ?? NaN;
-
-/** Million lines delivered a second, of one sender or ten. */
-export const throughput =
-  (senders: "one" | "ten"): Figure =>
-  (measured) => {
-    const flood = measured[senders];
-    return flood ? (flood.delivered / flood.took) * 1e3 : NaN;
-  };
-
-/** A part of a burst, in percent of a core. */
-export const share =
-  (senders: "one" | "ten", side: keyof Pick<Flood, "load" | "server" | "workers">): Figure =>
-  (measured) =>
-    orNaN(measured[senders]?.[side]) * 100;
-
-/** Until another client has a newcomer's first line, ms. */
-export const join: Figure = ({ joins }) => median(joins ?? []) / 1e6;
-/** For each client when all come at once, ms. */
-export const fill: Figure = (measured) => measured.fill / 1e6;
-/** CPU for each line delivered, µs. */
-export const serverCpu: Figure = ({ cost }) => orNaN(cost?.server) / 1e3;
-export const workersCpu: Figure = ({ cost }) => orNaN(cost?.workers) / 1e3;
-/** Memory for each connection, MB. */
-export const memory: Figure = ({ cost }) => orNaN(cost?.memory) / 2 ** 20;
-/** CPU while nobody speaks, percent of a core. */
-export const idle: Figure = ({ cost }) => orNaN(cost?.idle) * 100;
-
-/** What two runs are compared by. */
-export const compared: { name: string; wanted: "less" | "more"; of: Figure }[] = [
-  { name: "first p50, ms", wanted: "less", of: latency("first", 50) },
-  { name: "each p50, ms", wanted: "less", of: latency("each", 50) },
-  { name: "last p50, ms", wanted: "less", of: latency("last", 50) },
-  { name: "last p99, ms", wanted: "less", of: latency("last", 99) },
-  { name: "one, M lines/s", wanted: "more", of: throughput("one") },
-  { name: "ten, M lines/s", wanted: "more", of: throughput("ten") },
-  { name: "join, ms", wanted: "less", of: join },
-  { name: "all at once, ms", wanted: "less", of: fill },
-  { name: "CPU, µs/line", wanted: "less", of: (all) => serverCpu(all) + workersCpu(all) },
-  { name: "memory, MB", wanted: "less", of: memory },
+/** What two runs are compared by; less is better, but for lines a second. */
+export const compared = [
+  ...["first p50, ms", "each p50, ms", "last p50, ms", "last p99, ms", "one, M lines/s"],
+  ...["ten, M lines/s", "join, ms", "all at once, ms", "CPU, µs/line", "memory, MB"],
 ];
+
+/** Three digits that count; `–` for what was not measured. */
+export function digits(value: number): string {
+  if (!Number.isFinite(value)) return "–";
+  if (Math.abs(value) >= 1000) return Math.round(value).toLocaleString("en");
+  return Math.abs(value) >= 100 || value === 0 ? value.toFixed() : value.toPrecision(3);
+}
+
+/** A number of things. */
+export const count = (value: number): string =>
+  Number.isFinite(value) ? Math.round(value).toLocaleString("en") : "–";
+
+/** A part of one as a percentage, for noise. */
+export const percent = (value: number): string =>
+  Number.isFinite(value) ? `±${(value * 100).toFixed()}%` : "–";
+
+/** The median, and by how much one value is off at most. */
+function spread(values: number[]): string {
+  const off = deviation(values);
+  return off >= 0.005 ? `${digits(median(values))} ${percent(off)}` : digits(median(values));
+}
+
+const middle = (name: string) => (rounds: Rounds) => median(values(rounds, name));
+const cell = (name: string) => (rounds: Rounds) => digits(middle(name)(rounds));
+const ratio = (name: string) => (rounds: Rounds) => spread(ratios(rounds, name));
+
+/** Which percentiles are shown. */
+export const percents = { p50: 50, p90: 90, p99: 99, "p99.9": 99.9, max: 100 };
+
+/** Until the last receiver has a line, ms; and lines a second flat out, in millions. */
+export const last = (percent: number) => (rounds: Rounds) => latencyOf(rounds, "last", percent);
+export const flatOut = middle("ten, M lines/s");
+
+function latencyColumns(whose: Whose): Columns<Rounds> {
+  const columns = Object.entries(percents).map(([head, percent]) => [
+    ...[head, (rounds: Rounds) => digits(latencyOf(rounds, whose, percent))],
+  ]);
+  return {
+    ...Object.fromEntries(columns),
+    "p50 / floor": ratio(`${whose} p50, ms`),
+    "p99 / floor": ratio(`${whose} p99, ms`),
+  };
+}
+
+function throughputColumns(senders: "one" | "ten", cores: number): Columns<Rounds> {
+  const cpu = (side: string) => middle(`${senders}, ${side} %`);
+  const [load, server, workers] = [cpu("load"), cpu("server"), cpu("workers")];
+  /** Who had no time left: the load, the server's first process, or all cores together. */
+  function busy(rounds: Rounds): string {
+    if (Number.isNaN(server(rounds))) return "–"; // perhaps it was the server
+    const full = Object.entries({ load, server }).filter(([, used]) => used(rounds) >= 90);
+    if (full.length > 0) return full.map(([side]) => side).join(", ");
+    return load(rounds) + server(rounds) + workers(rounds) >= 90 * cores ? "all cores" : "–";
+  }
+  return {
+    "M lines/s": (rounds) => spread(values(rounds, `${senders}, M lines/s`)),
+    "/ floor": ratio(`${senders}, M lines/s`),
+    load: (rounds) => count(load(rounds)),
+    server: (rounds) => count(server(rounds)),
+    workers: (rounds) => count(workers(rounds)),
+    busy,
+  };
+}
+
+/** The tables of a section, by their captions. */
+export const layouts = (cores: number): Record<string, Record<string, Columns<Rounds>>> => ({
+  latency: {
+    "Until the first of {n} has it, ms": latencyColumns("first"),
+    "Until each of {n} has it, ms": latencyColumns("each"),
+    "Until the last of {n} has it, ms": latencyColumns("last"),
+  },
+  throughput: {
+    "One sender, {n} receivers": throughputColumns("one", cores),
+    "Ten senders, {n} receivers": throughputColumns("ten", cores),
+  },
+  cost: {
+    "N = {n}": {
+      ...{ "join ms": cell("join, ms"), "/ floor": ratio("join, ms") },
+      ...{ "all ms": cell("all at once, ms"), "server µs": cell("server, µs/line") },
+      ...{
+        "others µs": cell("workers, µs/line"),
+        MB: cell("memory, MB"),
+        "idle %": cell("idle, %"),
+      },
+    },
+  },
+});
+
+/** Of the rounds with the fewest and the most receivers, or one of them. */
+const ends = (of: (rounds: Rounds) => number) => (all: Rounds[]) =>
+  all.map((rounds) => digits(of(rounds))).join(" / ");
+
+/** The README's table. */
+export const shortColumns: Columns<Rounds[]> = {
+  "ms until the last client has a line (median)": ends(last(50)),
+  "99 of 100 within": ends(last(99)),
+  "flat out, M lines/s": ends(flatOut),
+  "join, ms": (all) => cell("join, ms")(all.at(-1)!),
+  "MB a connection": (all) => cell("memory, MB")(all.at(-1)!),
+};

@@ -1,111 +1,98 @@
-#!/usr/bin/env bun
-/**
- * Measures a server that runs, or two in turn, from the first client to the last line; `compare.ts`
- * starts it, once for each server, number of receivers and round, and once for each fault.
- *
- *     bun bench/measure.ts '{"servers":[{"host":"127.0.0.1","ports":[2000],"pid":4242,"form":"text"}],
- *       "n":50,"rate":50,"size":80,"seconds":2,"joins":5,"bursts":3,"idle":1}'
- *
- * prints a {@link Measured} for each as JSON, or `{ "error": … }`.
- *
- * @module
- */
-import { type Address, fill, openRoom } from "./clients.ts";
-import { join, openFlood, openLoop } from "./load.ts";
+/** Measures a server that runs, or two in turn, from the first client to the last line. */
+import { Room, type Target } from "./clients.ts";
+import { addUp, bursts, type Flood, join, openLoop, type Talk, timesOf } from "./load.ts";
 import type { Measured } from "./schema.ts";
-import { cpuTime, memory } from "./system.ts";
+import { median, sum } from "./stats.ts";
+import { memory, spent } from "./system.ts";
 
-/** A server that runs; without a process of ours, what it costs is not known. */
-export interface Target extends Address {
-  pid?: number;
-}
-
-/** What to measure: servers that run, and what their clients send. */
+/** What the clients of a server do. What is 0 is left out. */
 export interface Plan {
-  servers: Target[];
-  /** Receivers. */
-  n: number;
-  /** Lines a second of the open loop. */
-  rate: number;
-  /** Bytes in a line. */
-  size: number;
-  /** Of the open loop; 0 leaves it out, and so for the rest. */
-  seconds: number;
+  n: number; // receivers
+  rate: number; // lines a second of the open loop
+  size: number; // bytes in a line
+  seconds: number; // of the open loop
   joins: number;
-  /** Flat out, of one sender and of ten. */
-  bursts: number;
-  /** Seconds without a line. */
-  idle: number;
+  bursts: number; // flat out, of one sender and of ten
+  idle: number; // seconds without a line
 }
 
-const add = (cpu: ReturnType<typeof cpuTime>) => (cpu ? cpu.server + cpu.workers : undefined);
-
-/** A server with a room full of clients. */
-async function openSide(target: Target, { n, rate, size, seconds, bursts, idle }: Plan) {
-  const { pid } = target;
-  const room = openRoom(target, size);
-  const cost = pid === undefined ? undefined : { cpu: () => cpuTime(pid), held: () => memory(pid) };
+/** A server with a room full of clients, and what came of its part of the plan so far. */
+async function open(target: Target, { n, rate, size, idle }: Plan) {
+  const room = new Room(target, size);
   await Bun.sleep(300); // a spare worker may be starting
-  const empty = cost?.held();
-  const fillTook = await fill(room, n + 1);
-  await openLoop(room, rate).run(0.5); // warms up
+  const empty = memory(target.pid);
+  const fill = (await room.fill(n + 1)) / (n - 1);
+  await openLoop(room, rate, 0.5); // warms up
   await Bun.sleep(300);
-  const held = cost?.held();
-  const before = add(cost?.cpu());
-  await Bun.sleep(idle * 1000);
-  const after = add(cost?.cpu());
-  const cpu = { server: 0, workers: 0 }; // ns, for all lines of the loop
-  const loop = openLoop(room, rate);
-  const cpuOf = () => cost?.cpu();
-  const [one, ten] = [openFlood(room, 1, cpuOf), openFlood(room, Math.min(10, n), cpuOf)];
-  const joins: number[] = [];
-
-  /** A second of the open loop, with what it costs the server. */
-  async function talk(): Promise<void> {
-    const before = cost?.cpu();
-    await loop.run(1);
-    const after = cost?.cpu();
-    cpu.server += after && before ? after.server - before.server : NaN;
-    cpu.workers += after && before ? after.workers - before.workers : NaN;
-  }
-
-  function report(): Measured {
-    const latency = loop.report();
-    const known = (value: number) => (Number.isFinite(value) ? value : null);
-    return {
-      latency: seconds ? latency : null,
-      one: bursts ? one.report() : null,
-      ten: bursts ? ten.report() : null,
-      joins: joins.length > 0 ? joins : null,
-      fill: fillTook / (n - 1),
-      cost: cost
-        ? {
-            server: known(cpu.server / latency.delivered),
-            workers: known(cpu.workers / latency.delivered),
-            memory: held !== undefined && empty !== undefined ? (held - empty) / (n + 1) : null,
-            idle: idle && after !== undefined ? (after - before!) / (idle * 1e9) : null,
-          }
-        : null,
-    };
-  }
-
-  return { talk, join: async () => void joins.push(await join(room)), one, ten, report };
+  const held = memory(target.pid);
+  const silent = await spent(target.pid, () => Bun.sleep(idle * 1000));
+  return {
+    room,
+    figures: {
+      "all at once, ms": fill / 1e6,
+      "memory, MB": (held - empty) / (n + 1) / 2 ** 20,
+      "idle, %": ((silent.server + silent.workers) / (idle * 1e9)) * 100,
+    },
+    talks: [] as Talk[],
+    joins: [] as number[],
+    one: { bursts: bursts(room, 1), floods: [] as Flood[] },
+    ten: { bursts: bursts(room, Math.min(10, n)), floods: [] as Flood[] },
+  };
 }
+
+type Side = Awaited<ReturnType<typeof open>>;
 
 /** Everything is done to one server and then to the other: what slows the machine slows both. */
-async function measure(plan: Plan): Promise<Measured[]> {
-  const sides = [];
-  for (const target of plan.servers) sides.push(await openSide(target, plan));
-  for (let second = 0; second < plan.seconds; second++) for (const side of sides) await side.talk();
-  for (let nth = 0; nth < plan.joins; nth++) for (const side of sides) await side.join();
-  for (const senders of ["one", "ten"] as const)
-    for (let nth = 0; nth < plan.bursts; nth++) for (const side of sides) await side[senders].run();
-  return sides.map(({ report }) => report());
+export async function measure(targets: Target[], plan: Plan): Promise<Measured[]> {
+  const sides: Side[] = [];
+  const inTurn = async (times: number, run: (side: Side) => Promise<unknown>) => {
+    for (let nth = 0; nth < times; nth++) for (const side of sides) await run(side);
+  };
+  try {
+    for (const target of targets) sides.push(await open(target, plan));
+    await inTurn(plan.seconds, async ({ talks, room }) =>
+      talks.push(await openLoop(room, plan.rate, 1)),
+    );
+    await inTurn(plan.joins, async ({ joins, room }) => joins.push(await join(room)));
+    for (const senders of ["one", "ten"] as const)
+      await inTurn(plan.bursts, async ({ [senders]: { bursts, floods } }) => {
+        const { value } = await bursts.next();
+        if (value) floods.push(value);
+      });
+    return sides.map(report);
+  } finally {
+    for (const { room } of sides) room[Symbol.dispose]();
+  }
 }
 
-if (import.meta.main) {
-  const result = await measure(JSON.parse(process.argv[2]!) as Plan).catch((error: Error) => ({
-    error: error.message,
-  }));
-  process.stdout.write(JSON.stringify(result), () => process.exit());
+function report({ figures, talks, joins, one, ten }: Side): Measured {
+  const delivered = sum(talks.map(({ delivered }) => delivered));
+  const [server, workers] = (["server", "workers"] as const).map(
+    (side) => sum(talks.map(({ spent }) => spent[side])) / delivered / 1e3,
+  ) as [number, number];
+  const wrong = talks.map(({ wrong }) => wrong);
+  for (const { floods } of [one, ten]) if (floods.length > 0) wrong.push(floods.at(-1)!.wrong);
+  return {
+    ...timesOf(talks),
+    figures: {
+      ...figures,
+      ...{ "join, ms": median(joins) / 1e6, "CPU, µs/line": server + workers },
+      ...{ "server, µs/line": server, "workers, µs/line": workers },
+      ...figuresOf("one", one.floods),
+      ...figuresOf("ten", ten.floods),
+    },
+    wrong: addUp(wrong),
+  };
+}
+
+/** The figures of the median burst, or of the one that lost something. */
+function figuresOf(name: string, floods: Flood[]): Record<string, number> {
+  const sorted = floods.toSorted((a, b) => a.perSecond - b.perSecond);
+  const shown = floods.at(-1)?.wrong.lost ? floods.at(-1) : sorted[sorted.length >> 1];
+  if (!shown) return {};
+  const { perSecond, load, server, workers } = shown;
+  return {
+    ...{ [`${name}, M lines/s`]: perSecond / 1e6, [`${name}, load %`]: load * 100 },
+    ...{ [`${name}, server %`]: server * 100, [`${name}, workers %`]: workers * 100 },
+  };
 }

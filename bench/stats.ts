@@ -1,23 +1,14 @@
 /**
  * What is made of samples: distributions, percentiles, medians, noise, and whether a change can be told
  * from it. Pure; the values may have any unit.
- *
- * @module
  */
 
 /** Values with three significant digits, each with how often it came; in ascending order. */
 export type Buckets = [value: number, count: number][];
 
 /** Sorts samples into buckets. What is not finite is left out. */
-export function bucket(samples: Iterable<number>): Buckets {
-  const counts = new Map<number, number>();
-  for (const sample of samples) {
-    if (!Number.isFinite(sample)) continue;
-    const value = Number(sample.toPrecision(3));
-    counts.set(value, (counts.get(value) ?? 0) + 1);
-  }
-  return [...counts].sort(([a], [b]) => a - b);
-}
+export const bucket = (samples: number[]): Buckets =>
+  merge([samples.filter(Number.isFinite).map((value) => [Number(value.toPrecision(3)), 1])]);
 
 /** One distribution of several. */
 export function merge(all: Buckets[]): Buckets {
@@ -26,27 +17,24 @@ export function merge(all: Buckets[]): Buckets {
   return [...counts].sort(([a], [b]) => a - b);
 }
 
-/** How many samples there are. */
-export const countOf = (buckets: Buckets): number =>
-  buckets.reduce((sum, [, count]) => sum + count, 0);
+export const sum = (values: number[]): number => values.reduce((total, value) => total + value, 0);
+const mean = (values: number[]) => sum(values) / values.length;
 
 /**
  * The nearest rank: the least value that at least `percent` of all samples do not exceed. NaN if there
  * is no sample. With fewer than 1,000 samples, p99.9 is the largest one.
  */
 export function percentile(buckets: Buckets, percent: number): number {
-  const rank = Math.max(1, Math.ceil((countOf(buckets) * percent) / 100 - 1e-9));
-  let sum = 0;
-  for (const [value, count] of buckets) if ((sum += count) >= rank) return value;
-  return NaN;
+  const all = sum(buckets.map(([, count]) => count));
+  let rank = Math.max(1, Math.ceil((all * percent) / 100 - 1e-9));
+  return buckets.find(([, count]) => (rank -= count) <= 0)?.[0] ?? NaN;
 }
 
 /** The middle value, or the mean of the middle two; NaN of none. */
 export function median(values: number[]): number {
   const sorted = values.toSorted((a, b) => a - b);
-  if (sorted.length === 0) return NaN;
   const middle = (sorted.length - 1) / 2;
-  return (sorted[Math.floor(middle)]! + sorted[Math.ceil(middle)]!) / 2;
+  return mean([Math.floor(middle), Math.ceil(middle)].map((at) => sorted[at] ?? NaN));
 }
 
 /** By how much one value is off the median at most, as a part of it. NaN of fewer than two. */
@@ -56,13 +44,11 @@ export function deviation(values: number[]): number {
   return Math.max(...values.map((value) => (value === middle ? 0 : Math.abs(value / middle - 1))));
 }
 
-const mean = (values: number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
-
 /** The noise: the standard deviation of the values' logarithms, about that of their ratios to the mean. */
 export function noise(values: number[]): number {
   const logs = values.map(Math.log);
   const middle = mean(logs);
-  return Math.sqrt(logs.reduce((sum, log) => sum + (log - middle) ** 2, 0) / (logs.length - 1));
+  return Math.sqrt(sum(logs.map((log) => (log - middle) ** 2)) / (logs.length - 1));
 }
 
 /** The ratio of the geometric means. */
@@ -70,20 +56,20 @@ export const change = (before: number[], after: number[]): number =>
   Math.exp(mean(after.map(Math.log)) - mean(before.map(Math.log)));
 
 /** What can be said of a change. */
-export type Verdict = "better" | "worse" | "cannot be told";
+export type Verdict = "better" | "worse" | "unclear";
 
 /**
  * Compares a figure's rounds with an earlier run's (Welch's t-test on logarithms). Of a hundred figures
  * that have not changed, about one gets a verdict. Fewer than three rounds on a side tell nothing.
  */
 export function judge(before: number[], after: number[], wanted: "less" | "more"): Verdict {
-  if (Math.min(before.length, after.length) < 3) return "cannot be told";
+  if (Math.min(before.length, after.length) < 3) return "unclear";
   const by = Math.log(change(before, after));
   const [old, now] = [noise(before) ** 2 / before.length, noise(after) ** 2 / after.length];
   const freedom =
     (old + now) ** 2 / (old ** 2 / (before.length - 1) + now ** 2 / (after.length - 1));
   const limit = old + now > 0 ? Math.sqrt(old + now) * mostByChance(freedom) : 0;
-  if (!(Math.abs(by) > limit)) return "cannot be told";
+  if (!(Math.abs(by) > limit)) return "unclear";
   return by < 0 === (wanted === "less") ? "better" : "worse";
 }
 

@@ -1,76 +1,61 @@
 /**
- * What the system says about processes: who belongs to a server, what it costs, who holds a socket. All
- * of it but the family needs Linux's /proc; elsewhere it is `undefined`.
- *
- * @module
+ * What the system says about processes: who belongs to a server, what it costs, who holds a socket. It
+ * needs Linux's /proc.
  */
-import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { cpus } from "node:os";
+import { sum } from "./stats.ts";
 
-export const hasProc = existsSync("/proc/self/stat");
-
-/** The fields of /proc/PID/stat behind the command's name; field 3 of proc(5) is the first. */
-function stat(pid: number): string[] {
-  const text = readFileSync(`/proc/${pid}/stat`, "utf8");
-  return text.slice(text.lastIndexOf(")") + 2).split(" ");
-}
-
-/** Reads what may be gone the next moment. */
-function attempt<T>(read: () => T): T | undefined {
+/** Looks at what may be gone the next moment. */
+function attempt<T>(look: () => T): T | undefined {
   try {
-    return read();
+    return look();
   } catch {
     return undefined;
   }
 }
 
-/** Every process with its parent. */
-function parents(): [pid: number, parent: number][] {
-  if (hasProc)
-    return readdirSync("/proc").flatMap((entry) => {
-      const pid = Number(entry);
-      const fields = pid ? attempt(() => stat(pid)) : undefined;
-      return fields ? [[pid, Number(fields[1])]] : [];
-    });
-  const { stdout } = Bun.spawnSync(["ps", "-A", "-o", "pid=,ppid="]);
-  const all = stdout.toString().matchAll(/(\d+) +(\d+)/g);
-  return Array.from(all, ([, pid, parent]) => [Number(pid), Number(parent)]);
+const read = (path: string) => attempt(() => readFileSync(`/proc/${path}`, "utf8")) ?? "";
+const list = (path: string) => attempt(() => readdirSync(`/proc/${path}`)) ?? [];
+const link = (path: string) => attempt(() => readlinkSync(`/proc/${path}`));
+
+/** A field of /proc/PID/stat, by its number in proc(5), from 3 on; undefined if the process is gone. */
+function stat(pid: number, field: number): string | undefined {
+  const text = read(`${pid}/stat`);
+  return text.slice(text.lastIndexOf(")") + 2).split(" ")[field - 3] || undefined;
 }
 
-/** A process, and whatever it has started that is not orphaned. */
-export function family(pid: number): number[] {
-  const all = parents();
+/** A process, and whatever it has started that is not orphaned; nobody without a process. */
+function family(pid?: number): number[] {
+  const all = list("").filter(Number).map(Number);
+  const parents = new Map(all.map((child) => [child, Number(stat(child, 4))]));
   const below = (pid: number): number[] =>
-    all.flatMap(([child, parent]) => (parent === pid ? [child, ...below(child)] : []));
-  return [pid, ...below(pid)];
+    all.flatMap((child) => (parents.get(child) === pid ? [child, ...below(child)] : []));
+  return pid === undefined ? [] : [pid, ...below(pid)];
 }
 
-/** Whether a process runs, and is more than a zombie. */
-export function isAlive(pid: number): boolean {
-  if (hasProc) return !["Z", "X", undefined].includes(attempt(() => stat(pid)[0]));
-  return attempt(() => process.kill(pid, 0)) ?? false;
-}
-
-/** CPU time, in ns, of a server and of its workers together. To the ns: /proc/PID/stat has 10 ms. */
-export function cpuTime(pid: number): { server: number; workers: number } | undefined {
-  if (!hasProc) return undefined;
-  const [server = 0, ...workers] = family(pid).map((process) => {
-    const threads = attempt(() => readdirSync(`/proc/${process}/task`)) ?? [];
-    return threads.reduce((sum, thread) => {
-      const path = `/proc/${process}/task/${thread}/schedstat`;
-      return sum + (attempt(() => parseInt(readFileSync(path, "utf8"))) ?? 0);
-    }, 0);
+/** CPU time, in ns, of a server and of its workers together; NaN if it is not known. */
+function cpuTime(pid?: number): number[] {
+  const [server = NaN, ...workers] = family(pid).map((process) => {
+    const threads = list(`${process}/task`); // /proc/PID/stat has it to 10 ms only
+    return sum(threads.map((id) => parseInt(read(`${process}/task/${id}/schedstat`)) || 0));
   });
-  return { server, workers: workers.reduce((sum, time) => sum + time, 0) };
+  return [server, server >= 0 ? sum(workers) : NaN];
+}
+
+/** Does something. Returns the CPU time that a server and its workers spend on it, ns. */
+export async function spent(pid: number | undefined, run: () => Promise<unknown>) {
+  const before = cpuTime(pid);
+  await run();
+  const [server, workers] = cpuTime(pid).map((time, nth) => time - before[nth]!);
+  return { server: server!, workers: workers! };
 }
 
 /** Memory that a server and its workers hold, in bytes; what they share counts once (PSS). */
-export function memory(pid: number): number | undefined {
-  if (!hasProc) return undefined;
-  const kilobytes = family(pid).map((process) => {
-    const rollup = attempt(() => readFileSync(`/proc/${process}/smaps_rollup`, "utf8")) ?? "";
-    return Number(/^Pss: +(\d+)/m.exec(rollup)?.[1] ?? 0);
-  });
-  return 1024 * kilobytes.reduce((sum, size) => sum + size, 0);
+export function memory(pid?: number): number {
+  const rollups = family(pid).map((process) => read(`${process}/smaps_rollup`));
+  const kilobytes = rollups.map((text) => Number(/^Pss: +(\d+)/m.exec(text)?.[1] ?? 0));
+  return 1024 * (sum(kilobytes) || NaN);
 }
 
 /**
@@ -81,27 +66,25 @@ export function memory(pid: number): number | undefined {
  * @param remote the client's port
  */
 export function servingProcess(server: number, port: number, remote: number): number | undefined {
-  const sockets = ["tcp", "tcp6"].map(
-    (table) => attempt(() => readFileSync(`/proc/net/${table}`, "utf8")) ?? "",
-  );
-  const hex = (number: number) => number.toString(16).toUpperCase().padStart(4, "0");
-  const row = sockets
-    .join("")
-    .split("\n")
+  const hex = (number: number) => `:${number.toString(16).toUpperCase().padStart(4, "0")}`;
+  const rows = (read("net/tcp") + read("net/tcp6")).split("\n");
+  const row = rows
     .map((line) => line.trim().split(/\s+/))
-    .find(([, from, to]) => from?.endsWith(`:${hex(port)}`) && to?.endsWith(`:${hex(remote)}`));
-  if (!row) return undefined;
-  const link = `socket:[${row[9]}]`;
+    .find(([, from, to]) => from?.endsWith(hex(port)) && to?.endsWith(hex(remote)));
   const holders = family(server).filter((pid) =>
-    attempt(() =>
-      readdirSync(`/proc/${pid}/fd`).some(
-        (fd) => attempt(() => readlinkSync(`/proc/${pid}/fd/${fd}`)) === link,
-      ),
-    ),
+    list(`${pid}/fd`).some((fd) => link(`${pid}/fd/${fd}`) === `socket:[${row?.[9]}]`),
   );
-  const started = (pid: number) => Number(attempt(() => stat(pid)[19]) ?? 0);
+  const started = (pid: number) => Number(stat(pid, 22));
   return holders.sort((a, b) => started(b) - started(a) || b - a)[0];
 }
 
 /** The core on which a process ran last. */
-export const coreOf = (pid: number): number | undefined => attempt(() => Number(stat(pid)[36]));
+export const coreOf = (pid: number): number => Number(stat(pid, 39));
+
+/** How many cores are busy, looked at for a second. */
+export async function busyCores(): Promise<number> {
+  const used = () => sum(cpus().map(({ times }) => times.user + times.nice + times.sys));
+  const [before, begin] = [used(), performance.now()];
+  await Bun.sleep(1000);
+  return (used() - before) / (performance.now() - begin);
+}

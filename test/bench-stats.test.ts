@@ -58,17 +58,17 @@ test("a change is told only where chance would rarely make one like it", () => {
   expect(judge(old, [80, 82, 79], "less")).toBe("better");
   expect(judge(old, [80, 82, 79], "more")).toBe("worse");
   expect(judge(old, [120, 123, 119], "less")).toBe("worse");
-  expect(judge(old, [96, 103, 99], "less")).toBe("cannot be told");
-  expect(judge(old, [93, 88, 96], "less")).toBe("cannot be told");
-  expect(judge([100, 100], [50, 50], "less")).toBe("cannot be told"); // two rounds tell no noise
-  expect(judge([100, 150, 60], [50, 70, 40], "less")).toBe("cannot be told");
-  expect(judge([100, 50, 101], [60, 61, 59], "less")).toBe("cannot be told");
+  expect(judge(old, [96, 103, 99], "less")).toBe("unclear");
+  expect(judge(old, [93, 88, 96], "less")).toBe("unclear");
+  expect(judge([100, 100], [50, 50], "less")).toBe("unclear"); // two rounds tell no noise
+  expect(judge([100, 150, 60], [50, 70, 40], "less")).toBe("unclear");
+  expect(judge([100, 50, 101], [60, 61, 59], "less")).toBe("unclear");
   // What three rounds cannot tell, ten can.
   const [before, after] = [
     [100, 110, 90],
     [85, 95, 80],
   ];
-  expect(judge(before, after, "less")).toBe("cannot be told");
+  expect(judge(before, after, "less")).toBe("unclear");
   const often = (rounds: number[]) => [...rounds, ...rounds, ...rounds, rounds[0]!];
   expect(judge(often(before), often(after), "less")).toBe("better");
 });
@@ -79,7 +79,7 @@ test("of figures that have not changed, about one in a hundred gets a verdict", 
   for (const count of [3, 5, 10]) {
     const rounds = () => Array.from({ length: count }, () => 100 * Math.exp(0.1 * gauss()));
     const verdicts = Array.from({ length: 5000 }, () => judge(rounds(), rounds(), "less"));
-    const told = verdicts.filter((verdict) => verdict !== "cannot be told").length;
+    const told = verdicts.filter((verdict) => verdict !== "unclear").length;
     expect(told).toBeGreaterThan(10);
     expect(told).toBeLessThan(80);
   }

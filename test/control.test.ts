@@ -5,11 +5,10 @@ import { cleanName } from "../parts/shared/text.ts";
 test.each([
   { type: "ready" },
   { type: "serving" },
-  { type: "torn", isTorn: false },
+  { type: "holds", lines: false, part: true },
   { type: "who", at: 0 },
   { type: "leave", at: 4096 },
   { type: "name", at: 0, name: "ann" },
-  { type: "tell", at: 0, text: "usage: /nick NAME" },
 ])("the server takes %j from a worker", (message) => {
   expect(isMessage(message)).toBe(true);
 });
@@ -21,7 +20,7 @@ test.each([
   { type: "done", at: 0, name: "ann" },
   { type: ["who"], at: 0 },
   { type: "who" },
-  { type: "torn" },
+  { type: "holds", lines: true },
   { type: "leave", at: "0" },
   { type: "leave", at: 0.5 },
   { type: "leave", at: 2 ** 53 },
@@ -35,9 +34,9 @@ test.each([
   expect(isMessage(message)).toBe(false);
 });
 
-test("what a worker tells its own client is short", () => {
-  const tell = (length: number) => ({ type: "tell", at: 0, text: "x".repeat(length) });
-  expect([isMessage(tell(999)), isMessage(tell(1000))]).toEqual([true, false]);
+test.each(["tell", "warn", "refuse"])("the text of a %s is short", (type) => {
+  const isTaken = (length: number) => isMessage({ type, at: 0, text: "x".repeat(length) });
+  expect([999, 1000].map(isTaken)).toEqual([true, false]);
 });
 
 test.each(["**a:n n", "e\u0301".repeat(40), "\u0958".repeat(20), "\u212b\u037e", "\ud800"])(

@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 import type { Request } from "../parts/shared/control.ts";
-import { Inlet } from "../parts/server/inlet.ts";
+import { EndlessLine, Inlet, type Said } from "../parts/server/inlet.ts";
 
 const who = (at: number): Request => ({ type: "who", at });
 
@@ -9,20 +9,30 @@ function inletOf(...chunks: string[]) {
   const inlet = new Inlet(8);
   const push = (chunk: string) => inlet.push(Buffer.from(chunk));
   chunks.forEach(push);
-  const said = inlet[Symbol.asyncIterator]();
-  /** What comes next: a block's text, a request's place, or nothing more. */
-  const next = async () => {
-    const { value } = await said.next();
-    return value instanceof Uint8Array ? Buffer.from(value).toString() : value?.at;
-  };
-  /** All that comes until the end. */
+  const heard: (string | number)[] = []; // blocks' texts and requests' places
+  /** Deals with everything at once, until the end. */
   const all = async () => {
-    const found: (string | number)[] = [];
-    for (let item; (item = await next()) !== undefined;) found.push(item);
-    return found;
+    await inlet.read((said) => void heard.push(textOf(said)));
+    return heard;
   };
-  return { inlet, push, next, all };
+  /** Deals with one thing after the other, each when the test says so. */
+  const slowly = () => {
+    const dealt: PromiseWithResolvers<void>[] = [];
+    void inlet.read((said) => {
+      heard.push(textOf(said));
+      dealt.push(Promise.withResolvers());
+      return dealt.at(-1)!.promise;
+    });
+    return async () => {
+      dealt.shift()!.resolve();
+      await settle();
+    };
+  };
+  return { inlet, push, heard, all, slowly };
 }
+
+const textOf = (said: Said) => (said instanceof Uint8Array ? `${Buffer.from(said)}` : said.at);
+const settle = () => new Promise<void>((resolve) => void setImmediate(resolve));
 
 test("a stream comes as blocks of whole lines, wherever it is cut", async () => {
   const stream = Buffer.from("one\n\ntwo 😀\nthree\n");
@@ -45,45 +55,58 @@ test("each request comes in its place among the lines, however early it was aske
 });
 
 test("a request that is late comes before the lines that wait", async () => {
-  const { inlet, next } = inletOf("one\n", "two\n");
-  expect(await next()).toBe("one\n");
+  const { inlet, heard, slowly } = inletOf("one\n", "two\n");
+  const next = slowly();
   inlet.ask(who(4));
-  expect([await next(), await next()]).toEqual([4, "two\n"]);
+  for (let count = 0; count < 2; count++) await next();
+  expect(heard).toEqual(["one\n", 4, "two\n"]);
 });
 
-test("who waits for something gets whatever comes", async () => {
-  const { inlet, push, next } = inletOf();
-  const [request, block, end] = [next(), next(), next()];
-  inlet.ask(who(0));
-  expect(await request).toBe(0);
-  push("one\n");
-  expect(await block).toBe("one\n");
-  inlet.end();
-  expect(await end).toBeUndefined();
+test("what needs no wait is dealt with in the call that brings it", () => {
+  const { inlet, push, heard } = inletOf();
+  void inlet.read((said) => void heard.push(textOf(said)));
+  expect(push("one\ntw")).toBeUndefined();
+  expect(heard).toEqual(["one\n"]);
+  inlet.ask(who(4));
+  expect(push("o\n")).toBeUndefined();
+  expect(heard).toEqual(["one\n", 4, "two\n"]);
 });
 
 test("a stream has to wait until all that came of it is dealt with, each time", async () => {
-  const { push, next } = inletOf();
-  let line = next();
+  const { push, heard, slowly } = inletOf();
+  const next = slowly();
   for (let round = 0; round < 2; round++) {
+    heard.length = 0;
     expect(push("one\n")).toBeUndefined();
-    const room = [push("two\n")!, push("three\n")!];
+    const waits = [push("two\n")!, push("three\n")!];
     for (const said of ["one\n", "two\n", "three\n"]) {
-      expect(await line).toBe(said);
-      expect(room.map(Bun.peek.status)).toEqual(["pending", "pending"]);
-      line = next();
+      expect(heard.at(-1)).toBe(said);
+      expect(waits.map(Bun.peek.status)).toEqual(["pending", "pending"]);
+      await next();
     }
-    await Promise.all(room);
+    await Promise.all(waits);
   }
 });
 
 test("requests are counted until they are dealt with", async () => {
-  const { inlet, next } = inletOf();
+  const { inlet, slowly } = inletOf();
+  const next = slowly();
   expect([inlet.ask(who(0)), inlet.ask(who(0)), inlet.ask(who(9))]).toEqual([1, 2, 3]);
   await next();
-  expect(inlet.ask(who(9))).toBe(4);
-  await next();
-  expect(inlet.ask(who(9))).toBe(4);
+  expect(inlet.ask(who(9))).toBe(3);
+});
+
+test("an error in dealing with something ends the reading, and what comes then is dropped", async () => {
+  const { inlet, push, heard } = inletOf("one\n", "two\n");
+  const read = inlet.read((said) => {
+    heard.push(textOf(said));
+    return Promise.reject(new Error("a fault of ours"));
+  });
+  await expect(read).rejects.toThrow("a fault of ours");
+  for (let count = 0; count < 3; count++) expect(push("three\n")).toBeUndefined();
+  inlet.ask(who(0));
+  inlet.end();
+  expect(heard).toEqual(["one\n"]);
 });
 
 test("at the end, a line without its end is dropped, and so is a request behind it", async () => {
@@ -96,7 +119,7 @@ test("at the end, a line without its end is dropped, and so is a request behind 
 
 test("a line that goes on and on is an error, as soon as it is too long", async () => {
   for (const chunks of [["one\n12345678", "9"], ["1234", "5678", "9"], ["one\n123456789"]])
-    await expect(inletOf(...chunks).all()).rejects.toThrow("sent a line without end");
+    await expect(inletOf(...chunks).all()).rejects.toBeInstanceOf(EndlessLine);
   const { inlet, all } = inletOf("12345678", "\n12345678", "\n");
   inlet.end();
   expect(await all()).toEqual(["12345678\n", "12345678\n"]);

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, expect, jest, test } from "bun:test";
-import { Pool, type Startable } from "../parts/server/pool.ts";
+import { Pool, type Startable, type Wish } from "../parts/server/pool.ts";
 import { Refusal } from "../parts/server/refusal.ts";
 
 beforeEach(() => void jest.useFakeTimers());
@@ -14,10 +14,10 @@ const later = () => void jest.runAllTimers();
 /** A process that becomes ready, and dies, when a test says so. */
 function fake() {
   const ready = Promise.withResolvers<boolean>();
-  const ended = Promise.withResolvers<void>();
+  const ended = Promise.withResolvers<string>();
   const become = (isReady: boolean) => {
     ready.resolve(isReady);
-    if (!isReady) ended.resolve();
+    if (!isReady) ended.resolve("exited with code 7");
     return settle();
   };
   const process = { isKilled: false, ready: ready.promise, ended: ended.promise, become };
@@ -36,12 +36,12 @@ function poolOf(size: number, { maxStarting = 10, supply = Infinity } = {}) {
   };
   const pool = new Pool(start, size, maxStarting);
   const fates: unknown[] = []; // of connections: a process's number, or why there is none
-  const take = async (count = 1) => {
+  const take = async (count = 1, wish: Partial<Wish> = {}) => {
     for (; count > 0; count--) {
       const place = fates.push("waits") - 1;
-      pool.take().then(
+      pool.take({ isUrgent: false, signal: new AbortController().signal, ...wish }).then(
         (process) => (fates[place] = started.indexOf(process)),
-        (reason) => (fates[place] = reason instanceof Refusal && reason.message),
+        (reason) => (fates[place] = reason instanceof Refusal ? reason.message : reason.name),
       );
     }
     await settle();
@@ -51,13 +51,16 @@ function poolOf(size: number, { maxStarting = 10, supply = Infinity } = {}) {
 
 const [ready, dead] = [true, false];
 
-test("there are as many spares as wanted, and no more", async () => {
-  const { pool, started } = poolOf(3);
+test("there are as many spares as wanted; one that was taken is replaced, but not at once", async () => {
+  const { pool, started, take } = poolOf(3);
   pool.refill();
   pool.refill();
   await started[0]!.become(ready);
   later();
+  await take();
   expect(started.length).toBe(3);
+  later();
+  expect(started.length).toBe(4);
 });
 
 test("a connection gets the spare that has been ready for longest", async () => {
@@ -66,17 +69,6 @@ test("a connection gets the spare that has been ready for longest", async () => 
   for (const n of [1, 0]) await started[n]!.become(ready);
   await take(2);
   expect(fates).toEqual([1, 0]);
-});
-
-test("a spare that was taken is replaced, but not at once", async () => {
-  const { pool, started, take } = poolOf(1);
-  pool.refill();
-  await started[0]!.become(ready);
-  later();
-  await take();
-  expect(started.length).toBe(1);
-  later();
-  expect(started.length).toBe(2);
 });
 
 test("a spare that has died is replaced, but not at once, and nobody gets it", async () => {
@@ -95,14 +87,17 @@ test("a spare that has died is replaced, but not at once, and nobody gets it", a
   expect(fates).toEqual([1, 3]);
 });
 
-test("a process that was taken costs no spare when it dies", async () => {
+test("a process that was taken costs no spare when it dies, and can be given back", async () => {
   const { pool, started, take, fates } = poolOf(2);
   pool.refill();
   for (const n of [0, 1]) await started[n]!.become(ready);
   await take();
   await started[0]!.become(dead);
   await take();
-  expect(fates).toEqual([0, 1]);
+  pool.put(started[1]!);
+  await settle();
+  await take();
+  expect(fates).toEqual([0, 1, 1]);
 });
 
 test("connections are served in the order in which they came, by whatever is ready first", async () => {
@@ -141,45 +136,60 @@ test("only so many processes start at the same time, for spares or for connectio
   expect(fates).toEqual([0, 1, "waits", "waits"]);
 });
 
-test("a process that dies while it starts is replaced, but after the third a connection is refused", async () => {
+test("a start that fails is tried again, after pauses that grow, while connections wait", async () => {
   const { started, take, fates } = poolOf(0, { maxStarting: 1 });
-  await take(3);
-  for (const n of [0, 1]) await started[n]!.become(dead);
-  expect(fates).toEqual(["waits", "waits", "waits"]);
-  await started[2]!.become(dead);
-  await started[3]!.become(ready);
-  await started[4]!.become(dead); // the first again
-  expect(fates).toEqual(["your process could not start, try again later", 3, "waits"]);
-});
-
-test("a connection that waits, or comes, when the pool closes is refused", async () => {
-  const { pool, take, fates } = poolOf(0);
-  await take();
-  pool.close();
-  await settle();
-  await take();
-  expect(fates).toEqual(Array(2).fill("server is shutting down"));
-});
-
-test("if the system starts no process, connections are refused, and it is not asked for ever", async () => {
-  const { pool, started, system, take, fates } = poolOf(3, { supply: 0 });
-  pool.refill();
-  expect(system.attempts).toBe(1);
   await take(2);
-  expect(fates).toEqual(Array(2).fill("no process can be started for you, try again later"));
-  system.supply = Infinity;
-  later();
-  expect(started.length).toBe(3);
+  const failures: number[] = []; // when, on the clock that later() moves
+  while (fates[1] === "waits" && failures.length < 50) {
+    failures.push(performance.now());
+    await started.at(-1)!.become(dead);
+    expect(started.length).toBe(failures.length);
+    later();
+  }
+  expect(fates).toEqual(Array(2).fill("your process could not start, try again later"));
+  const pauses = failures.slice(1).map((at, n) => at - failures[n]!);
+  expect(pauses).toEqual(pauses.toSorted((a, b) => a - b));
+  expect(new Set(pauses).size).toBeGreaterThan(2);
+  await take();
+  await started.at(-1)!.become(ready);
+  expect(fates[2]).toBe(started.length - 1);
 });
 
-test("what nobody has taken is killed at the end, and no spare is started any more", async () => {
-  const { pool, started, take } = poolOf(3);
-  pool.refill();
+test("whoever lost a process does not wait behind the others, and whoever leaves gets none", async () => {
+  const { started, take, fates } = poolOf(0);
+  const leaver = new AbortController();
+  await take(1, { signal: leaver.signal });
+  await take(1);
+  await take(1, { isUrgent: true });
+  leaver.abort();
+  for (const n of [0, 1, 2]) await started[n]!.become(ready);
+  expect(fates).toEqual(["AbortError", 1, 0]);
+  expect(started[2]!.isKilled).toBe(true); // nobody wants it
+});
+
+test("while the system starts no process, connections wait, and it is not asked for ever", async () => {
+  const { started, system, take, fates } = poolOf(0, { supply: 0 });
+  await take(2);
+  expect([system.attempts, ...fates]).toEqual([1, "waits", "waits"]);
+  system.supply = 2;
+  later();
   for (const n of [0, 1]) await started[n]!.become(ready);
   await take();
+  later();
+  await settle();
+  expect(fates).toEqual([0, 1, "no process can be started for you, try again later"]);
+});
+
+test("at the end, whoever waits or comes is refused, and what nobody has taken is killed", async () => {
+  const { pool, started, take, fates } = poolOf(2);
+  pool.refill();
+  await started[0]!.become(ready);
+  await take(2);
   pool.close();
-  expect(started.map(({ isKilled }) => isKilled)).toEqual([false, true, true]);
+  await take();
+  expect(fates).toEqual([0, ...Array(2).fill("server is shutting down")]);
+  expect(started.map(({ isKilled }) => isKilled)).toEqual([false, true]);
   for (const process of started) await process.become(dead);
   later();
-  expect(started.length).toBe(3);
+  expect(started.length).toBe(2);
 });

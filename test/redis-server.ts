@@ -1,13 +1,25 @@
 /**
- * A real Redis for the tests.
+ * A real Redis for the tests, servers that share a room through it, and faults on the way between them.
  *
  * @module
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { appendFile } from "node:fs/promises";
+import { connect, createServer, type AddressInfo, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { freePort } from "./helpers.ts";
+import { Client, freePort, patience, type Server, startServer, testWith } from "./helpers.ts";
+
+const testWithRedis = testWith("redis-server", "several servers that share a room");
+
+/** `test`, where there is a Redis. What is on the stack is disposed of when the test is over. */
+export function test(name: string, body: (stack: AsyncDisposableStack) => Promise<void>): void {
+  const run = async () => {
+    await using stack = new AsyncDisposableStack();
+    await body(stack);
+  };
+  testWithRedis(name, run, 2 * patience); // longer than a wait, so that it is the wait that fails
+}
 
 /** A Redis of its own for a test. What it has answered is on disk: it survives kill -9. */
 export class Redis implements AsyncDisposable {
@@ -77,8 +89,118 @@ export class Redis implements AsyncDisposable {
     return client.send(command, args).finally(() => client.close());
   }
 
+  /** The server and the number of each block in the stream. */
+  async appended(): Promise<string[]> {
+    const entries: [string, string[]][] = await this.send("XRANGE", "pipechat:lobby", "-", "+");
+    return entries.map(([, fields]) => fields.slice(0, 4).join(" "));
+  }
+
+  /** Runs a command until its answer, as text, passes a check. */
+  async until(check: (answer: string) => boolean, ...command: [string, ...string[]]) {
+    while (!check(String(await this.send(...command)))) await Bun.sleep(2);
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.kill();
     rmSync(this.folder, { recursive: true });
   }
 }
+
+/** Stands between servers and their Redis, and makes the way to it long, or to another one. */
+export class Proxy implements AsyncDisposable {
+  delay = 0; // ms, each way
+  onSent = (_data: string) => {}; // called with what comes from a server
+  #to: Redis;
+  readonly #server = createServer((socket) => this.#carry(socket));
+
+  private constructor(to: Redis) {
+    this.#to = to;
+  }
+
+  static async start(to: Redis): Promise<Proxy> {
+    const proxy = new Proxy(to);
+    await new Promise<void>((resolve) => proxy.#server.listen(0, "127.0.0.1", resolve));
+    return proxy;
+  }
+
+  get url(): string {
+    return `redis://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
+  }
+
+  /** Leads new connections to another Redis. */
+  turn(to: Redis): void {
+    this.#to = to;
+  }
+
+  #carry(socket: Socket): void {
+    socket.on("data", (chunk) => this.onSent(chunk.toString()));
+    const ends = [socket, connect(this.#to.port, "127.0.0.1")];
+    for (const [from, to] of [ends, ends.toReversed()] as [Socket, Socket][]) {
+      let last = Promise.resolve();
+      from.on("error", () => {});
+      from.on("data", (chunk) => {
+        const passed = Bun.sleep(this.delay);
+        last = last.then(() => passed).then(() => void to.write(chunk));
+      });
+      from.on("close", () => last.then(() => to.destroy()));
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await new Promise((resolve) => this.#server.close(resolve));
+  }
+}
+
+/** For tests that wait for leases, pauses or timeouts of a link: see parts/shared/testing.ts. */
+export const hasty = { PIPECHAT_HASTE: "4" };
+
+/** Starts a server that is linked to the others of a Redis. */
+export function startLinked(redis: { url: string }, env = {}, ...args: string[]): Promise<Server> {
+  return startServer(["--redis", redis.url, "--rate", "0", ...args], { env });
+}
+
+/** Two servers that share a room, with `ann` on the first and `bob` on the second. */
+export async function startTwo(
+  stack: AsyncDisposableStack,
+  redis: { url: string },
+  other: { url: string },
+  env = {},
+) {
+  const first = stack.use(await startLinked(redis, env));
+  const second = stack.use(await startLinked(other, env));
+  const ann = stack.use(await Client.connect(first, "ann"));
+  const bob = stack.use(await Client.connect(second, "bob"));
+  await ann.line("* bob joined (2 online)");
+  return { first, second, ann, bob };
+}
+
+/** The same, with a Redis of their own. */
+export async function openRoom(stack: AsyncDisposableStack, env = {}, ...redisArgs: string[]) {
+  const redis = stack.use(await Redis.start(...redisArgs));
+  return { redis, ...(await startTwo(stack, redis, redis, env)) };
+}
+
+/** Ends a server as a power failure does. */
+export async function crash(server: Server): Promise<void> {
+  server.process.kill("SIGKILL");
+  await server.process.exited;
+}
+
+/** Waits until all `clients` have a line, for the `count`th time. */
+export async function allSee(clients: Client[], wanted: string | RegExp, count = 1): Promise<void> {
+  for (const { lines } of clients) await lines.count(wanted, count);
+}
+
+/** What came after the welcome, but for joins: one on another server may be told after it, too. */
+export function heardBy({ heard }: Client): string[] {
+  return heard.filter((line) => !/^\* \w+ joined \(\d+ online\)$/.test(line));
+}
+
+/** All notices that they have got, but for joins. */
+export function noticesTo(clients: Client[]): string[] {
+  return clients.flatMap(heardBy).filter((line) => line.startsWith("* "));
+}
+
+export const lost = "* link to other servers lost";
+export const back = "* link is back";
+export const missing = "* some lines from other servers may be missing here";

@@ -1,5 +1,6 @@
 import { expect, test } from "bun:test";
-import { explain, parseEntry, redirection } from "../parts/redis/store.ts";
+import { explain, redirection } from "../parts/redis/node.ts";
+import { parseEntry } from "../parts/redis/store.ts";
 
 const fields = { from: "host/1/a", number: "7", entry: "12", block: "ann: hi\nann: 😀\n" };
 const entry = { streamId: "1-0", from: fields.from, number: 7, position: 12, block: fields.block };

@@ -1,58 +1,82 @@
 import { expect, test } from "bun:test";
-import type { Request } from "../parts/shared/control.ts";
-import { type Link, type LinkedRoom, noLink, Room } from "../parts/server/room.ts";
+import { type Link, type LinkedRoom, type Member, Room } from "../parts/server/room.ts";
+import { describeRoom } from "../parts/server/who.ts";
 
 const linesOf = (block: Uint8Array) => Buffer.from(block).toString().trimEnd().split("\n");
 
 /** A member that keeps what it hears. */
-function person(pid = 0) {
-  const heard: string[] = [];
-  const asked: Request[] = [];
-  const deliver = (block: Uint8Array) => void heard.push(...linesOf(block));
-  const ask = (request: Request) => void asked.push(request);
-  const relayed = { up: 1234, down: 5 };
-  return {
-    address: "::1",
-    pid,
-    relayed,
-    isOpen: true,
+class Person implements Member {
+  readonly address = "::1";
+  readonly relayed = { up: 1234, down: 5 };
+  readonly descriptor = -1;
+  readonly heard: string[] = [];
+  name = "";
+  isOpen = true;
+  isBehind = false;
+
+  constructor(public pid = 0) {}
+
+  push(block: Uint8Array): void {
+    this.heard.push(...linesOf(block));
+  }
+
+  tell(text: string): void {
+    this.push(Buffer.from(`* ${text}`));
+  }
+
+  setName(name: string): void {
+    this.name = name;
+  }
+}
+
+/** A link on which nobody else is, and that keeps what it gets. */
+function linkTo(changes: Partial<Link> = {}) {
+  const names = new Set<string>();
+  const appended: string[] = [];
+  const linked = Promise.withResolvers<LinkedRoom>();
+  const link: Link = {
+    id: "host/1/a",
+    label: "here",
+    adopt: async (name) => names.add(name).size,
+    start: linked.resolve,
+    append: (block) => void appended.push(...linesOf(block)),
     isBehind: false,
-    heard,
-    asked,
-    deliver,
-    ask,
+    claim: async (name) => (names.has(name) ? 0 : names.add(name).size),
+    owns: (name) => names.has(name),
+    setPid() {},
+    release: (name) => void names.delete(name),
+    others: async () => [],
+    async close() {},
+    ...changes,
   };
+  return { link, appended, linked: linked.promise };
 }
 
 /** A room with ann, bob and eve in it, who have heard nothing yet; and what its link has got. */
-async function roomOfThree(link: Partial<Link> = {}) {
-  const appended: string[] = [];
-  const linked = Promise.withResolvers<LinkedRoom>();
-  const append = (block: Uint8Array) => void appended.push(...linesOf(block));
-  const room = new Room({ ...noLink(), start: linked.resolve, append, ...link });
-  const [ann, bob, eve] = [person(1), person(4_000_002), person(4_000_003)];
+async function roomOfThree(changes: Partial<Link> = {}) {
+  const { link, appended, linked } = linkTo(changes);
+  const relay = (block: Uint8Array) => {
+    for (const member of room.members) member.push(block);
+    return undefined;
+  };
+  const room = new Room<Person>(relay, link);
+  const [ann, bob, eve] = [new Person(process.pid), new Person(4_000_002), new Person(4_000_003)];
   await room.name(ann, "ann");
   await room.name(bob, "bob");
   await room.name(eve, "eve");
   for (const list of [ann.heard, bob.heard, eve.heard, appended]) list.length = 0;
-  const say = (text: string) => room.say(ann, Buffer.from(`ann: ${text}\n`));
-  return { room, ann, bob, eve, say, appended, linked: await linked.promise };
+  return { room, ann, bob, eve, appended, linked: await linked };
 }
 
-test("who joins is welcomed, and the others are told", async () => {
-  const [room, ann, bob] = [new Room(noLink()), person(), person()];
-  await room.name(ann, "ann");
-  await room.name(bob, "bob");
-  const welcome = "* welcome ann (1 online), /help lists the commands";
-  expect(ann.heard).toEqual([welcome, "* bob joined (2 online)"]);
-  expect(bob.heard).toEqual(["* welcome bob (2 online), /help lists the commands"]);
-});
+const alone = () => new Room<Person>(() => undefined);
 
-test("what is said goes to everyone but its speaker, and to the other servers", async () => {
-  const { ann, bob, eve, say, appended } = await roomOfThree();
-  await say("one\nann: two");
-  expect(ann.heard).toEqual([]);
-  for (const got of [bob.heard, eve.heard, appended]) expect(got).toEqual(["ann: one", "ann: two"]);
+test("who joins is welcomed, and the others are told; two at once do not get the same name", async () => {
+  const [room, ann, bob] = [alone(), new Person(), new Person()];
+  await Promise.all([room.name(ann, "ann"), room.name(bob, "ann")]);
+  const welcome = "* welcome ann (1 online), /help lists the commands";
+  expect(ann.heard).toEqual([welcome, "* ann2 joined (2 online)"]);
+  const another = "* welcome ann2 (2 online), /help lists the commands";
+  expect(bob.heard).toEqual(["* ann is taken, you are ann2", another]);
 });
 
 test("what other servers say goes to everyone, and not back to them", async () => {
@@ -70,16 +94,16 @@ test("a name that is taken gets the first number that is free", async () => {
   expect(eve.heard.slice(-2)).toEqual(["* ann is taken, you are ann3", "* eve is now ann3"]);
   room.leave(bob);
   await room.name(eve, "ann");
-  expect(room.nameOf(eve)).toBe("ann2");
+  expect(eve.name).toBe("ann2");
 });
 
 test("a long name that is taken keeps its length, in whole characters", async () => {
-  const room = new Room(noLink());
+  const room = alone();
   const long = "😀".repeat(31);
-  const people = Array.from({ length: 10 }, () => person());
+  const people = Array.from({ length: 10 }, () => new Person());
   for (const one of people) await room.name(one, `${long}😀`);
   expect(people[1]!.heard[0]).toBe(`* ${long}😀 is taken, you are ${long}2`);
-  expect(room.nameOf(people[9]!)).toBe(`${"😀".repeat(30)}10`);
+  expect(people[9]!.name).toBe(`${"😀".repeat(30)}10`);
 });
 
 test("another name is told to everyone, on other servers too, and the old one is free", async () => {
@@ -88,7 +112,7 @@ test("another name is told to everyone, on other servers too, and the old one is
   for (const got of [ann.heard, bob.heard, eve.heard, appended])
     expect(got).toEqual(["* ann is now zoe"]);
   await room.name(bob, "ann");
-  expect([room.nameOf(ann), room.nameOf(bob)]).toEqual(["zoe", "ann"]);
+  expect([ann.name, bob.name]).toEqual(["zoe", "ann"]);
 });
 
 test("who gets the name that it has is told so, and nobody else is", async () => {
@@ -104,28 +128,28 @@ test("who gets the name that it has is told so, and nobody else is", async () =>
 
 test("who has gone before its name was granted was never there, and leaves that name free", async () => {
   const { room, ann, bob, eve, appended } = await roomOfThree();
-  const gone = person();
+  const gone = new Person();
   const joined = room.name(gone, "zoe");
   gone.isOpen = false;
   await joined;
-  expect([room.nameOf(gone), gone.heard, ann.heard, appended]).toEqual(["", [], [], []]);
+  expect([gone.name, gone.heard, ann.heard, appended]).toEqual(["", [], [], []]);
   bob.isOpen = false;
   await room.name(bob, "bob"); // which it keeps until it leaves
   await room.name(ann, "zoe");
   await room.name(eve, "bob");
-  expect([ann, bob, eve].map((member) => room.nameOf(member))).toEqual(["zoe", "bob", "bob2"]);
+  expect([ann, bob, eve].map((member) => member.name)).toEqual(["zoe", "bob", "bob2"]);
 });
 
 test("who leaves is missed by the others, once, and its name is free", async () => {
   const { room, ann, bob, eve, appended } = await roomOfThree();
   room.leave(ann, " (worker 1 killed by SIGKILL)");
   room.leave(ann);
-  room.leave(person());
+  room.leave(new Person());
   expect(ann.heard).toEqual([]);
   for (const got of [bob.heard, eve.heard, appended])
     expect(got).toEqual(["* ann left (worker 1 killed by SIGKILL)"]);
   await room.name(bob, "ann");
-  expect(room.nameOf(bob)).toBe("ann");
+  expect(bob.name).toBe("ann");
 });
 
 test("everyone is told which process took over from one that died", async () => {
@@ -139,60 +163,69 @@ test("everyone is told which process took over from one that died", async () => 
   expect(served).toEqual([["ann", 4]]);
 });
 
-test("/who lists everyone with their processes, and who has not joined gets no list", async () => {
-  const { room, ann, bob } = await roomOfThree();
-  const stranger = person();
-  await room.who(ann);
-  await room.who(stranger);
-  // Process 1 runs everywhere; what it uses is told. The others do not.
-  expect(ann.heard).toEqual([
-    "* 3 online:",
-    expect.stringMatching(
-      /^\* ann \(worker 1: \d+(\.\d)? (k|M)?B, \d+\.\d\d s CPU, 1\.2 kB up, 5 B down\), you$/,
-    ),
+test("/who lists everyone with their processes, on other servers too", async () => {
+  const remote = (name: string, server: string) => ({ name, server, pid: 7 });
+  const others = async () => [remote("zoe", "there"), remote("zac", "there"), remote("al", "far")];
+  const { room, ann } = await roomOfThree({ others });
+  const list = (await describeRoom(room, ann)).split("\n");
+  const figures = "(\\d+(\\.\\d)? (k|M)?B, \\d+\\.\\d\\d s CPU, )?1\\.2 kB up, 5 B down"; // with /proc
+  expect(list).toEqual([
+    "6 online:",
+    "* here, this one:",
+    expect.stringMatching(new RegExp(`^\\* ann \\(worker ${process.pid}: ${figures}\\), you$`)),
     "* bob (worker 4000002: 1.2 kB up, 5 B down)",
     "* eve (worker 4000003: 1.2 kB up, 5 B down)",
-    "* try: kill -9 1",
+    "* there:",
+    "* zoe (worker 7)",
+    "* zac (worker 7)",
+    "* far:",
+    "* al (worker 7)",
+    `* try: kill -9 ${process.pid}`,
   ]);
-  expect([bob.heard, stranger.heard]).toEqual([[], []]);
 });
 
-test("whose name belongs to another server asks for it again, and gets the next", async () => {
+test("whose name belongs to another server now gets the next one, once", async () => {
+  const { link } = linkTo();
   const lost = new Set<string>();
-  const { claim, owns } = noLink();
   const { room, ann, bob, linked } = await roomOfThree({
-    claim: async (name, pid) => (lost.has(name) ? 0 : claim(name, pid)),
-    owns: (name) => !lost.has(name) && owns(name),
+    claim: async (name, pid) => (lost.has(name) ? 0 : link.claim(name, pid)),
+    owns: (name) => !lost.has(name) && link.owns(name),
   });
   lost.add("bob");
   linked.rename("bob");
-  expect([ann.asked, bob.asked]).toEqual([[], [{ type: "name", name: "bob", at: 0 }]]);
-  await room.name(bob, "bob");
-  expect(bob.heard).toEqual(["* bob is taken, you are bob2", "* bob is now bob2"]);
+  await room.name(ann, "zoe"); // which waits for nobody
+  await room.name(bob, "eva"); // which waits for the other name
+  expect(bob.heard).toEqual([
+    "* ann is now zoe",
+    "* bob is taken, you are bob2",
+    "* bob is now bob2",
+    "* bob2 is now eva",
+  ]);
+  linked.rename("bob");
+  await room.name(bob, "eva");
+  expect(bob.heard.slice(4)).toEqual(["* you are eva already"]);
 });
 
-const flood = "x".repeat(20_000);
+test("who changes its name while the link loses it keeps the new one", async () => {
+  const { room, bob, linked } = await roomOfThree();
+  const renamed = room.name(bob, "eva");
+  linked.rename("bob");
+  await renamed;
+  await room.name(bob, "eva");
+  expect(bob.heard).toEqual(["* bob is now eva", "* you are eva already"]);
+});
 
-test("a flood waits until nobody is behind, neither a member nor the link", async () => {
+test("a flood waits until nobody is behind, neither a member nor the link, but not for ever", async () => {
   let asked = 0;
   const isBehindTwice = { get: () => ++asked < 3 };
-  const { bob, say } = await roomOfThree();
+  const { room, bob } = await roomOfThree();
   Object.defineProperty(bob, "isBehind", isBehindTwice);
-  await say(flood);
+  await room.catchUp();
   expect(asked).toBe(3);
   asked = 0;
-  const room = new Room(Object.defineProperty(noLink(), "isBehind", isBehindTwice));
-  await room.say(person(), Buffer.from(flood));
+  const { link } = linkTo();
+  await new Room(() => undefined, Object.defineProperty(link, "isBehind", isBehindTwice)).catchUp();
   expect(asked).toBe(3);
-});
-
-test("a flood does not wait for ever, nor does who is behind wait for it; a line never waits", async () => {
-  const { bob, say } = await roomOfThree();
-  bob.isBehind = true;
-  const said = say(flood);
-  expect(bob.heard).toEqual([`ann: ${flood}`]);
-  await said;
-  const line = say("hi").then(() => "is said");
-  const aMoment = new Promise((resolve) => void setImmediate(resolve));
-  expect(await Promise.race([line, aMoment])).toBe("is said");
+  Object.defineProperty(bob, "isBehind", { value: true });
+  await room.catchUp();
 });

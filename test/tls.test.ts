@@ -1,7 +1,6 @@
 /** Beyond this machine: TLS in the worker, a password, fair shares. */
 import { expect, setDefaultTimeout, test } from "bun:test";
-import { copyFileSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { connect as connectTLS } from "node:tls";
 import {
@@ -15,6 +14,7 @@ import {
   root,
   run,
   startServer,
+  temporaryFolder,
   testWith,
   until,
   watchServer,
@@ -25,7 +25,7 @@ import { Session } from "./screen.ts";
 setDefaultTimeout(2 * patience);
 
 const bun = process.execPath;
-const folder = mkdtempSync(join(tmpdir(), "pipechat-tls-"));
+const folder = temporaryFolder();
 const file = (name: string) => join(folder, name);
 const ca = certificate("ca.pem");
 const [cert, key] = [file("cert.pem"), file("key.pem")]; // those that the servers read
@@ -280,10 +280,7 @@ test("without the password nobody is anybody: no name, no member, no word", asyn
     "* wrong password, goodbye",
   ]);
   expect(ann.heard.some((line) => /joined|left/.test(line))).toBe(false);
-  const wrong = server.log.all.filter((line) =>
-    /^127\.0\.0\.1 was (told|refused): wrong password/.test(line),
-  );
-  expect(wrong.length).toBe(3);
+  await server.log.count(/^127\.0\.0\.1 was (told|refused): wrong password/, 3);
   expect(server.log.all.join()).not.toContain("guess");
 });
 

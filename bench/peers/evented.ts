@@ -6,10 +6,7 @@
  *
  * With `--plain` it relays lines as they come, without the sender's name: no server can do less, so
  * it shows the limit of the load generator, which then sends the names itself.
- *
- * @module
  */
-
 interface Client {
   name: string; // empty before its first line
   carry: Buffer; // a line that has begun
@@ -21,9 +18,9 @@ const clients = new Set<Bun.Socket<Client>>();
 const paused = new Set<Bun.Socket<Client>>(); // senders, until nobody has a backlog any more
 let behind = 0; // clients with a backlog
 
-const { hostname, port } = Bun.listen<Client>({
+Bun.listen<Client>({
   hostname: "127.0.0.1",
-  port: Number(process.env.PORT ?? 0),
+  port: Number(process.env.PORT),
   socket: {
     open(socket) {
       socket.data = { name: "", carry: Buffer.alloc(0), backlog: [] };
@@ -45,7 +42,6 @@ const { hostname, port } = Bun.listen<Client>({
     error: (socket) => void socket.terminate(),
   },
 });
-console.log(`listening on ${hostname}:${port}`);
 
 /** Relays whole lines to everyone but their sender. */
 function say(sender: Bun.Socket<Client>, block: Buffer): void {
@@ -55,25 +51,19 @@ function say(sender: Bun.Socket<Client>, block: Buffer): void {
     block = block.subarray(end + 1);
     if (block.length === 0) return;
   }
-  const text = plain ? block : Buffer.from(named(sender.data.name, block.toString()));
-  for (const client of clients) if (client !== sender) write(client, text);
-  // Where bytes wait: in the backlogs. They stop growing because who is heard while there is one is
-  // not read any more until there is none.
+  if (!plain) {
+    const lines = block.toString().slice(0, -1).split("\n");
+    block = Buffer.from(lines.map((line) => `${sender.data.name}: ${line}\n`).join(""));
+  }
+  for (const client of clients) {
+    if (client === sender || client.data.backlog.push(block) > 1) continue;
+    behind++;
+    flush(client);
+  }
+  // Backlogs stop growing: who is heard while there is one is not read any more until there is none.
   if (behind === 0) return;
   sender.pause();
   paused.add(sender);
-}
-
-function named(name: string, block: string): string {
-  const lines = block.slice(0, -1).split("\n");
-  return lines.map((line) => `${name}: ${line}\n`).join("");
-}
-
-function write(client: Bun.Socket<Client>, text: Buffer): void {
-  const { backlog } = client.data;
-  if (backlog.push(text) > 1) return; // not before what waits already
-  behind++;
-  flush(client);
 }
 
 /** Writes what waits, as far as the kernel takes it: of a block it may take a part. */

@@ -125,6 +125,8 @@ static void deliver(Member *member, const char *block, size_t size) {
 static void relay(Member *sender) {
     ssize_t n = read(sender->up, sender->block + sender->held, BLOCK - sender->held);
     if (n <= 0) {
+        /* Its pipe stays in epoll for as long as a child that was just forked has a copy of it. */
+        epoll_ctl(loop, EPOLL_CTL_DEL, sender->up, NULL);
         close(sender->up), close(sender->down);
         for (int i = 0; i < count; i++)
             if (members[i] == sender) members[i--] = members[--count];
@@ -142,21 +144,17 @@ static void relay(Member *sender) {
 int main(void) {
     const char *port = getenv("PORT");
     struct sockaddr_in at = {AF_INET, htons(port ? atoi(port) : 0), {htonl(INADDR_LOOPBACK)}, {0}};
-    socklen_t size = sizeof at;
     int on = 1;
     signal(SIGCHLD, SIG_IGN); /* the kernel reaps */
     signal(SIGPIPE, SIG_IGN); /* a child that has ended is removed when its pipe up ends */
     listener = socket(AF_INET, SOCK_STREAM, 0);
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (bind(listener, (struct sockaddr *)&at, size) || listen(listener, SOMAXCONN)) {
+    if (bind(listener, (struct sockaddr *)&at, sizeof at) || listen(listener, SOMAXCONN)) {
         perror("floor");
         return 1;
     }
     loop = epoll_create1(0);
     epoll_ctl(loop, EPOLL_CTL_ADD, listener, &(struct epoll_event){EPOLLIN, {.ptr = NULL}});
-    getsockname(listener, (struct sockaddr *)&at, &size);
-    printf("listening on 127.0.0.1:%d\n", ntohs(at.sin_port));
-    fflush(stdout);
     for (;;) {
         struct epoll_event events[64];
         int n = epoll_wait(loop, events, 64, -1);

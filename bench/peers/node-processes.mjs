@@ -72,7 +72,5 @@ if (process.argv[2] === "worker") {
   process.once("message", (_, socket) => serve(socket));
 } else {
   const server = createServer({ pauseOnConnect: true, noDelay: true }, accept);
-  server.listen(Number(process.env.PORT ?? 0), "127.0.0.1", 1024, () =>
-    console.log(`listening on 127.0.0.1:${server.address().port}`),
-  );
+  server.listen(Number(process.env.PORT), "127.0.0.1", 1024);
 }

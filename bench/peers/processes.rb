@@ -12,7 +12,7 @@ require "socket"
 Thread.abort_on_exception = true
 trap("CLD", "IGNORE") # the kernel reaps
 
-server = TCPServer.new("127.0.0.1", ENV.fetch("PORT", 0).to_i)
+server = TCPServer.new("127.0.0.1", ENV.fetch("PORT").to_i)
 server.listen(1024)
 said, say = IO.pipe # every child's lines; a write of up to 4096 bytes does not mix with another
 writers = []
@@ -42,9 +42,6 @@ rescue SystemCallError
 ensure
   exit!
 end
-
-puts "listening on 127.0.0.1:#{server.addr[1]}"
-$stdout.flush
 
 loop do
   socket = server.accept

@@ -6,8 +6,6 @@
  *     PORT=2000 bun bench/peers/threads.ts
  *
  * A channel knows no backpressure: what a thread has no time for yet waits in memory, without bound.
- *
- * @module
  */
 import { dlopen, suffix } from "bun:ffi";
 import { isMainThread, Worker, workerData } from "node:worker_threads";
@@ -18,12 +16,12 @@ declare module "bun" {
 }
 
 /** Accepts, and hands each socket's descriptor to a new thread. */
-function listen(): void {
+function listen(port: number): void {
   const libc = process.platform === "linux" ? "libc.so.6" : `libSystem.B.${suffix}`;
   const { dup } = dlopen(libc, { dup: { args: ["int"], returns: "int" } }).symbols;
-  const { hostname, port } = Bun.listen({
+  Bun.listen({
     hostname: "127.0.0.1",
-    port: Number(process.env.PORT ?? 0),
+    port,
     socket: {
       open(socket) {
         socket.setNoDelay(true);
@@ -36,7 +34,6 @@ function listen(): void {
       data() {},
     },
   });
-  console.log(`listening on ${hostname}:${port}`);
 }
 
 /** A thread: from its client's socket to the channel, and from the channel to the socket. */
@@ -69,7 +66,7 @@ async function serve(fd: number): Promise<void> {
     if (backlog.push(data) === 1) flush();
   };
 
-  /** Writes what waits, as far as the kernel takes it: of a block it may take a part. */
+  /** Writes what waits, as far as the kernel takes it. */
   function flush(): void {
     for (let block; (block = backlog[0]); backlog.shift()) {
       const taken = Math.max(0, client.write(block));
@@ -78,5 +75,5 @@ async function serve(fd: number): Promise<void> {
   }
 }
 
-if (isMainThread) listen();
+if (isMainThread) listen(Number(process.env.PORT));
 else await serve(workerData as number);

@@ -1,10 +1,15 @@
 /**
- * How bytes travel between the server and a worker's stdin and stdout: a socket pair or, where that
+ * The channel for lines between the server and a worker's stdin and stdout: a socket pair or, where that
  * cannot be had, the two pipes of `Bun.spawn`.
  *
  * @module
  */
-import { libc, type LibC, socketPair } from "../shared/native.ts";
+import { close, socketPair } from "./sockets.ts";
+
+/** Bun adopts an open descriptor; bun-types has the options but not this overload. */
+declare module "bun" {
+  function connect<Data = undefined>(options: FdSocketOptions<Data>): Promise<Socket<Data>>;
+}
 
 /** What happens at the server's end. */
 export interface ChannelEvents {
@@ -16,6 +21,8 @@ export interface ChannelEvents {
 
 /** The server's end of a channel to a worker. */
 export interface Channel {
+  /** The socket's descriptor; -1 where there are pipes. */
+  readonly descriptor: number;
   /** Writes as much as it can at once; gives how many bytes. `drain` tells when it can write more. */
   write(bytes: Uint8Array): number;
   /** Ends what the worker reads, behind everything that was written. */
@@ -24,69 +31,51 @@ export interface Channel {
   readonly ended: Promise<void>;
 }
 
-/** A worker's process and the channel to it. */
-export interface Spawned {
-  child: Bun.Subprocess;
-  channel: Promise<Channel>;
-}
-
-/** What `Bun.spawn` is told about the worker. */
-export interface WorkerOptions {
-  cmd: string[];
-  cwd: string;
-  env: Record<string, string>;
-  ipc(message: unknown): void;
-  onDisconnect(): void;
-  detached: boolean;
-}
+/** What a worker gets as stdin and stdout. */
+export type Stdio = [stdin: "pipe" | number, stdout: "pipe" | number];
 
 /**
- * Spawns a worker with a channel to it.
+ * Spawns a process with a channel to it.
  *
- * @param plain whether it gets pipes in any case: over TLS, a worker cannot use the fast way
+ * @param isPlain whether it gets pipes in any case
+ * @returns the process, and its channel when that is open
  */
-export function spawnWithChannel(
-  options: WorkerOptions,
+export function openChannel<P extends Bun.Subprocess>(
+  spawn: (stdio: Stdio) => P,
   on: ChannelEvents,
-  plain: boolean,
-): Spawned {
-  if (libc && !plain) return spawnWithPair(libc, options, on);
-  const child = Bun.spawn({
-    ...options,
-    env: { ...options.env, PIPECHAT_PLAIN: "1" },
-    stdio: ["pipe", "pipe", "inherit"],
-  });
-  return { child, channel: Promise.resolve(new PipeChannel(child, on)) };
-}
-
-// --- A socket pair -------------------------------------------------------------------------------
-
-/** One socket is both stdin and stdout of the worker. A write is a `send`, and nothing else. */
-function spawnWithPair(c: LibC, options: WorkerOptions, on: ChannelEvents): Spawned {
-  const [ours, theirs] = socketPair(c);
+  isPlain: boolean,
+): [child: P, channel: Promise<Channel>] {
+  const pair = isPlain ? undefined : socketPair();
+  if (!pair) {
+    const child = spawn(["pipe", "pipe"]);
+    return [child, Promise.resolve(new PipeChannel(child as never, on))];
+  }
+  const [ours, theirs] = pair;
   try {
-    const child = Bun.spawn({ ...options, stdio: [theirs, theirs, "inherit"] });
-    return { child, channel: PairChannel.open(ours, on) };
+    return [spawn([theirs, theirs]), PairChannel.open(ours, on)];
   } catch (error) {
-    c.close(ours);
+    close(ours);
     throw error;
   } finally {
-    c.close(theirs); // when the worker dies, no one else holds it, and our end is told
+    close(theirs); // when the worker dies, no one else holds it, and our end is told
   }
 }
 
+/** One socket is both stdin and stdout of the worker. A write is a `send`, and nothing else. */
 class PairChannel implements Channel {
   readonly ended: Promise<void>;
-  readonly #socket: Bun.Socket;
+  readonly #ended = Promise.withResolvers<void>();
+  #descriptor: number;
+  #socket!: Bun.Socket;
 
-  private constructor(socket: Bun.Socket, ended: Promise<void>) {
-    this.#socket = socket;
-    this.ended = ended;
+  private constructor(descriptor: number) {
+    this.#descriptor = descriptor;
+    this.ended = this.#ended.promise;
   }
 
   static async open(fd: number, on: ChannelEvents): Promise<PairChannel> {
-    const { promise: ended, resolve } = Promise.withResolvers<void>();
-    const socket = await Bun.connect({
+    const channel = new PairChannel(fd);
+    channel.#socket = await Bun.connect({
       fd,
       socket: {
         data(socket, chunk) {
@@ -96,11 +85,20 @@ class PairChannel implements Channel {
           void full.then(() => socket.resume());
         },
         drain: () => on.drain(),
-        close: () => resolve(),
+        close: () => channel.#close(),
         error: () => {},
       },
     });
-    return new PairChannel(socket, ended);
+    return channel;
+  }
+
+  get descriptor(): number {
+    return this.#descriptor;
+  }
+
+  #close(): void {
+    this.#descriptor = -1; // Bun has closed it, and the number may be another file's
+    this.#ended.resolve();
   }
 
   write(bytes: Uint8Array): number {
@@ -112,8 +110,6 @@ class PairChannel implements Channel {
   }
 }
 
-// --- Pipes ---------------------------------------------------------------------------------------
-
 const maxWrite = 65_536; // bytes given to the sink at once; it takes any amount
 
 /**
@@ -122,6 +118,7 @@ const maxWrite = 65_536; // bytes given to the sink at once; it takes any amount
  * Until then the sink would buffer any amount: so it gets no more.
  */
 class PipeChannel implements Channel {
+  readonly descriptor = -1;
   readonly ended: Promise<void>;
   readonly #on: ChannelEvents;
   readonly #stdin: Bun.FileSink;

@@ -5,72 +5,109 @@
  * @module
  */
 import type { Socket } from "node:net";
-import type { Order, Request } from "../shared/control.ts";
-import { bytesWritten, libc } from "../shared/native.ts";
+import type { Order } from "../shared/control.ts";
+import { descriptorOf, native } from "../shared/native.ts";
+import { after } from "../shared/timers.ts";
 import { Outlet } from "./outlet.ts";
 import type { WorkerProcess } from "./process.ts";
 import type { Member } from "./room.ts";
+import { bytesWritten } from "./sockets.ts";
 
-// Between us and the client's socket there are at most what a socket pair holds, about 200 KB, and one
-// read of the worker's, 64 KB.
+// Between us and the client's socket, at most 200 KB in the socket pair and 64 KB in one read are in flight.
 const keep = 320 * 1024;
+
 /**
  * What a client costs the server: descriptors of our copy of its socket, and of its process, the IPC and
  * the channel to it, which is one socket or two pipes.
  */
-export const filesPerClient = libc ? 4 : 5;
+export const filesPerClient = native ? 4 : 5;
 
-const maxDeaths = 3; // of processes that serve it, within
-const deathsWithin = 10_000; // ms
+/**
+ * A connection moves through these, from left to right only; any of them may be skipped:
+ *
+ *     new ──▶ asked ──▶ named ──▶ silent ──▶ closing ──▶ closed
+ *
+ * - `new`: its client has said nothing yet.
+ * - `asked`: its client has said something, which was not its name.
+ * - `named`: its client has said its name, and joins or chats.
+ * - `silent`: its client says nothing more, and still gets what the others say.
+ * - `closing`: it takes nothing new, and ends when the client has all that waits for it.
+ * - `closed`: it has ended, or was killed.
+ */
+const states = ["new", "asked", "named", "silent", "closing", "closed"] as const;
+type State = (typeof states)[number];
 
 /** One client, from accept to its end. */
 export class Connection implements Member {
+  /** A copy, which is never read: the process that serves the client has its own. */
+  readonly socket: Socket;
   /** The client's IP address. */
   readonly address: string;
-  /** Resolves when the client has left, or its last process has ended: it says no more. */
+  /** Resolves when it is over, and its last process is reaped. */
+  life: Promise<void> = Promise.resolve();
+  /** Resolves when the client says nothing more, or is gone. */
   readonly silent: Promise<void>;
-  /** Marks it as silent. */
-  readonly fallSilent: () => void;
-  /** What its process has asked last, if anything yet. */
-  asked: Request["type"] | undefined;
+  /** Resolves when it was closed in order and its process has got everything. */
+  readonly passed: Promise<void>;
+  /** Aborts when it is closed: then nothing need be done for it any more. */
+  readonly closed: AbortSignal;
+  readonly #closing = new AbortController();
+  readonly #isSilent = Promise.withResolvers<void>();
+  readonly #isPassed = Promise.withResolvers<void>();
   readonly #maxLag: number;
-  readonly #outlet = new Outlet(keep);
-  readonly #socket: Socket; // a copy, which is never read: the process that serves the client has its own
+  readonly #outlet = new Outlet((bytes) => this.#worker?.write(bytes) ?? 0, keep);
   readonly #start: number | undefined; // bytes written to the socket before any process did
-  readonly #deaths: number[] = []; // when processes died that served it, ms
-  #process: WorkerProcess | undefined;
-  #isClosing = false; // it takes nothing new, and ends when it has all that waits for it
+  #state: State = "new";
+  #name = "";
   #reason = ""; // why it was killed
+  #worker: WorkerProcess | undefined; // the last one, which may be dead
 
   /** @param maxLag bytes that may wait for it; with more, it is disconnected */
   constructor(socket: Socket, maxLag: number) {
-    this.#socket = socket;
-    this.address = `${socket.remoteAddress}`;
+    this.socket = socket.on("error", () => {}); // the client may be gone at any moment
+    this.address = socket.remoteAddress ?? "a client that is gone";
+    this.silent = this.#isSilent.promise;
+    this.passed = this.#isPassed.promise;
+    this.closed = this.#closing.signal;
     this.#maxLag = maxLag;
-    this.#start = this.#written();
-    ({ promise: this.silent, resolve: this.fallSilent } = Promise.withResolvers<void>());
+    this.#start = bytesWritten(descriptorOf(socket));
   }
 
-  /** The process that serves it; 0 before there is one. */
-  get pid(): number {
-    return this.#process?.pid ?? 0;
+  /** Moves on to a state; gives false, and does nothing, if it is as far as that already. */
+  move(to: State): boolean {
+    if (!this.isBefore(to)) return false;
+    this.#state = to;
+    if (!this.isBefore("silent")) this.#isSilent.resolve();
+    if (to === "closed") this.#isPassed.resolve();
+    if (to === "closed") this.#closing.abort();
+    return true;
   }
 
-  /** Resolves when its process is reaped. */
-  get ended(): Promise<unknown> {
-    return Promise.resolve(this.#process?.ended);
-  }
-
-  get relayed(): { up: number; down: number } {
-    return this.#process?.relayed ?? { up: 0, down: 0 };
-  }
-
-  get isClosing(): boolean {
-    return this.#isClosing;
+  isBefore(state: State): boolean {
+    return states.indexOf(this.#state) < states.indexOf(state);
   }
 
   get isOpen(): boolean {
-    return !this.#isClosing && this.#process?.isAlive === true;
+    return this.isBefore("silent");
+  }
+
+  /** What the client is called; empty before it has joined, and after it has left. */
+  get name(): string {
+    return this.#name;
+  }
+
+  /** Gives the client its name in the room, or another one; its process says its lines under that. */
+  setName(name: string): void {
+    this.#name = name;
+    this.order({ type: "name", name });
+  }
+
+  get pid(): number {
+    return this.#worker?.pid ?? 0;
+  }
+
+  get relayed(): { up: number; down: number } {
+    return this.#worker?.relayed ?? { up: 0, down: 0 };
   }
 
   get isBehind(): boolean {
@@ -82,70 +119,73 @@ export class Connection implements Member {
     return this.#reason;
   }
 
+  /** Whether its client may have got the beginning of a line only. */
+  get isMidLine(): boolean {
+    return this.#outlet.isMidLine;
+  }
+
   /**
-   * A process serves it from now on. What the dead one has not passed on goes there first; gives false
-   * if that is not known, so that some of it may be missing.
+   * A process has it from now on. What a dead one has not passed on goes there first; gives false if that
+   * is not known, so that some of it may be missing.
    */
-  serveBy(process: WorkerProcess): boolean {
-    const written = this.#written();
+  give(worker: WorkerProcess): boolean {
+    // How much the client has got: what was ever written to its socket, without what was before us.
+    const written = bytesWritten(descriptorOf(this.socket));
     const isKnown = written !== undefined && this.#start !== undefined;
-    const isWhole = !this.#process || (isKnown && this.#outlet.rewind(written - this.#start!));
-    this.#process = process;
-    process.connect(this.#outlet);
+    const isWhole = !this.#worker || (isKnown && this.#outlet.rewind(written - this.#start));
+    worker.onDrain = () => this.#flush();
+    this.#worker = worker;
+    if (this.#state === "closed") worker.kill(); // it was killed while nobody served it
+    this.#flush();
     return isWhole;
   }
 
-  /** Its process has died: until another one serves it, everything waits here. */
-  abandon(): void {
-    this.#deaths.push(performance.now());
-    this.#outlet.pour(() => 0);
+  get descriptor(): number {
+    const isIdle = this.#outlet.lag === 0 && this.isBefore("closing");
+    return isIdle ? (this.#worker?.descriptor ?? -1) : -1;
   }
 
-  /** Whether another process can serve it: the client is there. */
-  get canBeServed(): boolean {
-    return !this.#socket.destroyed && !this.#isClosing && this.#reason === "";
-  }
-
-  /** Why there should be no other process, if it is because too many have died; else empty. */
-  get deathToll(): string {
-    return this.#recentDeaths < maxDeaths ? "" : `, the third in ${deathsWithin / 1000} s`;
-  }
-
-  get #recentDeaths(): number {
-    return this.#deaths.filter((time) => time > performance.now() - deathsWithin).length;
-  }
-
-  #written(): number | undefined {
-    const { fd = -1 } = (this.#socket as { _handle?: { fd?: number } })._handle ?? {};
-    return libc && bytesWritten(libc, fd);
-  }
-
-  deliver(block: Uint8Array): void {
-    if (this.#isClosing) return;
-    this.#outlet.push(block);
+  push(block: Uint8Array, written = 0): void {
+    if (!this.isBefore("closing")) return;
+    if (this.#worker) this.#worker.relayed.down += written;
+    this.#outlet.push(block, written);
     const { lag } = this.#outlet;
     if (lag > Math.max(block.length, this.#maxLag)) this.kill(`was ${lag} bytes behind`);
   }
 
-  ask(request: Request): void {
-    this.#process?.ask(request);
+  tell(text: string): void {
+    this.push(Buffer.from(`* ${text}\n`));
   }
 
   /** Sends its process an order. */
   order(message: Order): void {
-    this.#process?.order(message);
+    this.#worker?.order(message);
   }
 
   /** Closes it in order: it gets what waits for it, then the end; it has `grace` ms for both. */
   close(grace: number): void {
-    this.#isClosing = true;
-    void this.#outlet.emptied().then(() => this.#process?.end());
-    setTimeout(() => this.kill(), grace).unref();
+    if (!this.move("closing")) return;
+    this.#flush();
+    after(grace, () => this.kill());
+  }
+
+  /** Tells the client why it is disconnected, and closes it in order. */
+  sendAway(reason: string): void {
+    this.tell(reason);
+    this.close(1000);
   }
 
   /** Ends it at once; `reason` is what it did. */
   kill(reason = ""): void {
+    this.move("closed");
     this.#reason ||= reason;
-    this.#process?.kill(reason);
+    this.#worker?.kill(reason);
+  }
+
+  #flush(): void {
+    this.#outlet.flush();
+    if (this.#state !== "closing" || this.#outlet.lag > 0) return;
+    this.#worker?.end();
+    this.#isPassed.resolve();
   }
 }

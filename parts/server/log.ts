@@ -3,17 +3,26 @@
  *
  * @module
  */
-import { createWriteStream } from "node:fs";
+import { write } from "node:fs";
 import { isatty } from "node:tty";
+import { cleanText } from "../shared/text.ts";
 
-// A terminal stopped with Ctrl-S blocks every process that writes to it, through console.log and
-// Bun.stdout too. This stream writes from another thread.
-const stdout = createWriteStream("", { fd: 1 }).on("error", () => {});
-const maxWaiting = 65_536; // bytes; while more than that waits, nothing is logged
+const maxWaiting = 65_536; // characters; while more than that waits, nothing is logged
+const retryDelay = 100; // while stdout is full, ms
 
-/** Prints a line, unless the terminal has stopped taking them. */
+let waiting = ""; // lines that are not being written yet
+let missing = 0; // lines that found too many waiting, or could not be written, since it was last said
+let isWriting = false;
+let drained = () => {}; // all is written
+
+/** Prints a line, unless the terminal has stopped taking them: then they are counted. */
 export function say(line: string): void {
-  if (stdout.writableLength < maxWaiting) stdout.write(`${line}\n`);
+  if (waiting.length > maxWaiting) return void missing++;
+  if (missing > 0)
+    waiting += `(${missing} ${missing > 1 ? "lines are" : "line is"} missing here)\n`;
+  missing = 0;
+  waiting += `${cleanText(line)}\n`;
+  flush();
 }
 
 /** Logs an event, with the local time. */
@@ -23,6 +32,39 @@ export function log(event: string): void {
 
 /** Ends the log. Resolves when all of it is written: never, if the terminal stays stopped. */
 export function endLog(): Promise<void> {
-  const last = isatty(1) ? "\nbye\n" : ""; // behind the ^C that a terminal shows
-  return new Promise((resolve) => stdout.end(last, () => resolve()));
+  if (isatty(1)) waiting += "\nbye\n"; // behind the ^C that a terminal shows
+  return new Promise((resolve) => {
+    drained = resolve;
+    flush();
+  });
+}
+
+function flush(): void {
+  if (isWriting) return;
+  if (waiting === "") return drained();
+  isWriting = true;
+  const bytes = Buffer.from(waiting);
+  waiting = "";
+  print(bytes);
+}
+
+/**
+ * Writes in another thread: a terminal stopped with Ctrl-S blocks every process that writes to it, through
+ * console.log and Bun.stdout too.
+ */
+function print(bytes: Buffer): void {
+  write(1, bytes, 0, bytes.length, null, (error, written) => {
+    if (error?.code === "EAGAIN") return void setTimeout(print, retryDelay, bytes).unref();
+    if (!error && written < bytes.length) return print(bytes.subarray(written));
+    isWriting = false;
+    // A full disk, say, which may have room for the next line.
+    if (error) missing += countLines(bytes.toString());
+    flush();
+  });
+}
+
+/** How many lines would be lost with a text: also those that it says are missing. */
+function countLines(text: string): number {
+  const said = /^\((\d+) lines? (?:is|are) missing here\)\n/.exec(text);
+  return text.split("\n").length - 1 + (said ? Number(said[1]) - 1 : 0);
 }

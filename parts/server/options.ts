@@ -5,6 +5,7 @@
  */
 import { version } from "../../package.json";
 import { fail, flag, readCommandLine, text, type Values, whole } from "../shared/command-line.ts";
+import { maxName } from "../shared/text.ts";
 
 const many = 2 ** 30;
 const longestTimer = 2_147_483; // seconds: 2^31 ms do not fit
@@ -46,16 +47,24 @@ usage: bun server.ts [options]
 export type Options = Values<typeof table>;
 
 /**
- * Reads the server's arguments. Ends it if they ask for the usage or the version, or with one line that
- * says what is wrong with them.
+ * Reads the server's arguments. Ends it if they ask for the usage, the version or a password's hash, or with
+ * one line that says what is wrong with them.
  */
-export function readOptions(args: string[]): Options {
+export async function readOptions(args: string[]): Promise<Options> {
   if (!Bun.semver.satisfies(Bun.version, ">=1.4.0"))
     fail(1, `this is Bun ${Bun.version}, which cannot pass sockets: 1.4.0 or later is needed`);
-  return readCommandLine(commandLine, args, (options) => {
+  // It would run this script again beside what runs: a second listener, without the workers of the first.
+  if (process.execArgv.includes("--hot"))
+    fail(2, "--hot cannot replace a running server: use --watch, or restart it");
+  const options = readCommandLine(commandLine, args, (options) => {
     checkRoom(options);
+    // A longest line, by the longest of names, could not wait for anybody.
+    if (options.maxLine + 4 * maxName + 3 > options.maxLag)
+      throw new Error("--max-lag has to be larger than --max-line, by 200 bytes");
     return options;
   });
+  if (options.hashPassword) await (await import("./hash-password.ts")).printPasswordHash();
+  return options;
 }
 
 function checkRoom({ redis, room }: Options): void {

@@ -4,31 +4,32 @@
  * @module
  */
 
-/** Takes as many bytes as it can at once, and gives how many; it calls `flush()` when it can take more. */
+/** Writes as many bytes as it can at once, and gives how many; whoever owns it flushes when it can more. */
 export type Write = (bytes: Uint8Array) => number;
 
+const newline = 0x0a;
 const nothing = new Uint8Array(0);
 const maxWrite = 262_144; // about what a socket's buffer takes at once, bytes
 
 /**
- * Writes blocks in order. What is not taken waits here, counted, until `flush()`.
+ * Writes blocks in order. What is not written waits here, counted, until `flush()`.
  *
- * What was taken last is kept, too: a process that dies may not have passed it on, and `rewind()` lets
+ * What was written last is kept, too: a process that dies may not have passed it on, and `rewind()` lets
  * it go out once more. The blocks are shared with everyone else's outlets, so this costs little memory.
  */
 export class Outlet {
+  readonly #write: Write;
   readonly #keep: number;
-  #write: Write = () => 0;
   #waiting: Uint8Array[] = []; // oldest first; the first may be the rest of a block
   #lag = 0;
-  #written = 0; // bytes taken since the beginning
+  #written = 0; // bytes since the beginning
   #kept: Uint8Array[] = []; // the last of them, oldest first
   #oldest = 0; // index of the oldest that is kept; shift() would move all the others
   #keptBytes = 0;
-  #empty = Promise.withResolvers<void>();
 
-  /** @param keep bytes to keep of what was taken, at least */
-  constructor(keep = 0) {
+  /** @param keep bytes to keep of what was written, at least */
+  constructor(write: Write, keep = 0) {
+    this.#write = write;
     this.#keep = keep;
   }
 
@@ -37,19 +38,24 @@ export class Outlet {
     return this.#lag;
   }
 
-  /** Sets where the bytes go from now on; what waits goes there first. */
-  pour(write: Write): void {
-    this.#write = write;
-    this.flush();
+  /** Whether the last byte that was written is not the end of a line. */
+  get isMidLine(): boolean {
+    return (this.#kept.at(-1)?.at(-1) ?? newline) !== newline;
   }
 
-  /** Writes a block, or lets it wait. */
-  push(block: Uint8Array): void {
-    const taken = this.#lag > 0 ? 0 : this.#try(block);
-    if (taken === block.length) return;
-    if (this.#lag === 0) this.#empty = Promise.withResolvers();
-    this.#waiting.push(taken > 0 ? block.subarray(taken) : block);
-    this.#lag += block.length - taken;
+  /**
+   * Writes a block, or lets it wait.
+   *
+   * @param written how many of its first bytes were written already, where nothing waits
+   */
+  push(block: Uint8Array, written = 0): void {
+    if (written > 0) this.#remember(block, written);
+    if (written === block.length) return;
+    const rest = written > 0 ? block.subarray(written) : block;
+    const taken = this.#lag > 0 ? 0 : this.#try(rest);
+    if (taken === rest.length) return;
+    this.#waiting.push(taken > 0 ? rest.subarray(taken) : rest);
+    this.#lag += rest.length - taken;
   }
 
   /** Writes what waits, as much of it as is taken. */
@@ -60,7 +66,6 @@ export class Outlet {
       this.#lag -= taken;
       if (taken < bytes.length) return void this.#waiting.unshift(bytes.subarray(taken));
     }
-    this.#empty.resolve();
   }
 
   /**
@@ -75,7 +80,6 @@ export class Outlet {
     if (missing === 0) return true;
     const kept = Buffer.concat(this.#kept.slice(this.#oldest));
     this.#waiting.unshift(kept.subarray(kept.length - missing));
-    if (this.#lag === 0) this.#empty = Promise.withResolvers();
     this.#lag += missing;
     this.#written = position;
     this.#kept = [kept.subarray(0, kept.length - missing)];
@@ -84,21 +88,17 @@ export class Outlet {
     return true;
   }
 
-  /** Resolves when nothing waits any more. */
-  async emptied(): Promise<void> {
-    if (this.#lag > 0) await this.#empty.promise;
-  }
-
   #try(bytes: Uint8Array): number {
     const taken = this.#write(bytes);
-    if (taken > 0 && this.#keep > 0) this.#remember(bytes, taken);
+    if (taken > 0) this.#remember(bytes, taken);
     return taken;
   }
 
-  #remember(bytes: Uint8Array, taken: number): void {
-    this.#kept.push(taken < bytes.length ? bytes.subarray(0, taken) : bytes);
-    this.#written += taken;
-    this.#keptBytes += taken;
+  #remember(bytes: Uint8Array, written: number): void {
+    if (this.#keep === 0) return;
+    this.#kept.push(written < bytes.length ? bytes.subarray(0, written) : bytes);
+    this.#written += written;
+    this.#keptBytes += written;
     while (this.#keptBytes - this.#kept[this.#oldest]!.length >= this.#keep) {
       this.#keptBytes -= this.#kept[this.#oldest]!.length;
       this.#kept[this.#oldest++] = nothing; // so that it can be collected

@@ -10,14 +10,23 @@ import { Refusal } from "./refusal.ts";
 export interface Startable {
   /** Resolves to true when it is ready to serve, or to false if it has died before. */
   readonly ready: Promise<boolean>;
-  /** Resolves once it has died. */
-  readonly ended: Promise<unknown>;
+  /** How it ended. Resolves once it has died. */
+  readonly ended: Promise<string>;
   kill(): void;
 }
 
+/** A connection that wants a process. */
+export interface Wish {
+  /** Whether it had a process and lost it: then it does not wait behind the others. */
+  isUrgent: boolean;
+  /** Aborts when it does not want one any more. */
+  signal: AbortSignal;
+}
+
 const refillDelay = 100; // the start of a spare must not slow down the client that took the last, ms
-const maxFailures = 3; // starts that may fail before a connection is told
-const retryDelay = 1000; // after a spare has died: perhaps none can live, ms
+const spareDelay = 1000; // after a spare has died: perhaps none can live, ms
+const [minPause, maxPause] = [100, 2000]; // after a start that failed, growing, ms
+const patience = 10_000; // how long connections wait while none can be started, ms
 
 /** Spare processes, those that start, and the connections that wait for one. */
 export class Pool<P extends Startable> {
@@ -26,8 +35,12 @@ export class Pool<P extends Startable> {
   readonly #maxStarting: number;
   readonly #spares: P[] = []; // ready, oldest first
   readonly #starting = new Set<P>();
+  readonly #alive = new Set<P>(); // wherever they are
   readonly #waiting: PromiseWithResolvers<P>[] = []; // connections, longest first
-  #failures = 0; // processes that died before they were ready, since the last that was
+  #trouble = ""; // why the last start has failed; empty if it has not
+  #failingSince = 0; // when the first start has failed, if the last one has, ms
+  #pause = minPause; // before the next start, if the last one has failed, ms
+  #isPausing = false;
   #isClosed = false;
 
   /**
@@ -42,63 +55,75 @@ export class Pool<P extends Startable> {
     this.#maxStarting = maxStarting;
   }
 
+  get isClosed(): boolean {
+    return this.#isClosed;
+  }
+
   /**
-   * Gives a process that is ready: a spare, or the next that will be. Connections are served in the
-   * order in which they came. Rejects with a Refusal if none can be had.
+   * Gives a process that is ready: a spare, or the next that will be. Connections get one in the order in
+   * which they came. Rejects with a Refusal if none can be started for a while, or when the signal aborts.
    */
-  take(): Promise<P> {
-    return this.#take((turn) => this.#waiting.push(turn));
-  }
-
-  /** The same for a connection that had a process and lost it: it does not wait behind the others. */
-  takeNext(): Promise<P> {
-    return this.#take((turn) => this.#waiting.unshift(turn));
-  }
-
-  #take(wait: (turn: PromiseWithResolvers<P>) => void): Promise<P> {
-    if (this.#isClosed) return Promise.reject(new Refusal("server is shutting down"));
-    const turn = Promise.withResolvers<P>();
+  async take({ isUrgent, signal }: Wish): Promise<P> {
+    if (this.#isClosed) throw new Refusal("server is shutting down");
+    signal.throwIfAborted();
     const spare = this.#spares.shift();
-    if (spare) turn.resolve(spare);
-    else wait(turn);
-    this.#startWanted();
     this.#refillIn(refillDelay);
-    return turn.promise;
+    if (spare) return spare;
+    const turn = Promise.withResolvers<P>();
+    if (isUrgent) this.#waiting.unshift(turn);
+    else this.#waiting.push(turn);
+    const leave = () => {
+      const place = this.#waiting.indexOf(turn);
+      if (place >= 0) this.#waiting.splice(place, 1);
+      turn.reject(signal.reason);
+    };
+    signal.addEventListener("abort", leave, { once: true });
+    this.#startWanted();
+    try {
+      return await turn.promise;
+    } finally {
+      signal.removeEventListener("abort", leave);
+    }
+  }
+
+  /** Takes back a process that has no client yet. */
+  put(process: P): void {
+    void this.#follow(process);
   }
 
   /** Starts spares until there are enough, unless connections wait for a process more urgently. */
   refill(): void {
     const isEnough = () => this.#spares.length + this.#starting.size >= this.#size;
-    while (!this.#isClosed && this.#waiting.length === 0 && !isEnough() && this.#mayStart)
-      if (!this.#startOne()) return;
+    while (this.#waiting.length === 0 && !isEnough() && this.#startOne());
   }
 
   /** Kills every process that nobody has taken, and refuses every connection that waits for one. */
   close(): void {
     this.#isClosed = true;
-    while (this.#waiting.length > 0) this.#refuse("server is shutting down");
+    this.#refuseAll("server is shutting down");
     for (const process of [...this.#spares, ...this.#starting]) process.kill();
   }
 
-  get #mayStart(): boolean {
-    return this.#starting.size < this.#maxStarting;
+  /** Kills every process that it has started. */
+  kill(): void {
+    for (const process of this.#alive) process.kill();
   }
 
   #startWanted(): void {
-    while (this.#starting.size < this.#waiting.length && this.#mayStart)
-      if (!this.#startOne()) this.#refuse("no process can be started for you, try again later");
-  }
-
-  #refuse(reason: string): void {
-    this.#waiting.shift()?.reject(new Refusal(reason));
+    while (this.#starting.size < this.#waiting.length && this.#startOne());
   }
 
   #startOne(): boolean {
+    if (this.#isClosed || this.#isPausing || this.#starting.size >= this.#maxStarting) return false;
     try {
-      void this.#follow(this.#start());
+      const process = this.#start();
+      this.#alive.add(process);
+      void process.ended.then(() => this.#alive.delete(process));
+      void this.#follow(process);
       return true;
     } catch (error) {
-      log(`no worker can be started: ${(error as Error).message}`);
+      const reason = "no process can be started for you, try again later";
+      this.#fail(`no worker can be started: ${(error as Error).message}`, reason);
       return false;
     }
   }
@@ -108,21 +133,44 @@ export class Pool<P extends Startable> {
     this.#starting.add(process);
     const isReady = await process.ready;
     this.#starting.delete(process);
-    this.#failures = isReady ? 0 : this.#failures + 1;
-    if (!isReady && !this.#isClosed) log(`a worker could not start: ${await process.ended}`);
-    const turn = isReady ? this.#waiting.shift() : undefined;
+    if (!isReady) {
+      const reason = "your process could not start, try again later";
+      return this.#fail(`a worker could not start: ${await process.ended}`, reason);
+    }
+    if (this.#trouble) log("workers start again");
+    this.#trouble = "";
+    const turn = this.#waiting.shift();
     if (turn) turn.resolve(process);
-    else if (isReady) this.#spares.push(process);
-    else if (this.#failures >= maxFailures)
-      this.#refuse("your process could not start, try again later");
+    else if (this.#spares.length < this.#size) this.#spares.push(process);
+    else process.kill(); // whoever wanted it has gone
     this.#startWanted();
-    this.#refillIn(isReady ? refillDelay : retryDelay);
-    if (turn || !isReady) return;
+    this.#refillIn(refillDelay);
+    if (turn) return;
     await process.ended;
     const place = this.#spares.indexOf(process);
     if (place < 0) return; // a connection has taken it
     this.#spares.splice(place, 1);
-    this.#refillIn(retryDelay);
+    this.#refillIn(spareDelay);
+  }
+
+  /** A start has failed: the next one comes after a pause, which grows; `reason` is for the clients. */
+  #fail(trouble: string, reason: string): void {
+    if (this.#isClosed || this.#isPausing) return; // several may fail at the same time
+    if (trouble !== this.#trouble) log(`${trouble}, trying again`);
+    if (!this.#trouble) this.#failingSince = performance.now();
+    if (performance.now() - this.#failingSince > patience) this.#refuseAll(reason);
+    this.#pause = this.#trouble ? Math.min(2 * this.#pause, maxPause) : minPause;
+    this.#trouble = trouble;
+    this.#isPausing = true;
+    setTimeout(() => {
+      this.#isPausing = false;
+      this.#startWanted();
+      this.refill();
+    }, this.#pause).unref();
+  }
+
+  #refuseAll(reason: string): void {
+    for (const turn of this.#waiting.splice(0)) turn.reject(new Refusal(reason));
   }
 
   #refillIn(ms: number): void {

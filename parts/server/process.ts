@@ -1,30 +1,39 @@
 /**
- * A worker process as the server holds it: started, given a socket, written to, heard, and reaped. Only
- * this file knows how bytes get to a worker and back.
+ * A worker process as the server holds it: written to, read, and reaped. It knows neither a client nor the
+ * room.
  *
  * @module
  */
 import type { Socket } from "node:net";
-import { type Channel, spawnWithChannel } from "./channel.ts";
-import {
-  type Heritage,
-  isMessage,
-  type Order,
-  type Request,
-  type Terms,
-} from "../shared/control.ts";
-import { Inlet } from "./inlet.ts";
-import type { Outlet } from "./outlet.ts";
+import { isMessage, type Order, type Request } from "../shared/control.ts";
 import { maxName } from "../shared/text.ts";
 import { after } from "../shared/timers.ts";
+import { type Channel, openChannel, type Stdio } from "./channel.ts";
+import { EndlessLine, type Hear, Inlet } from "./inlet.ts";
 
-// The server's own environment may hold secrets, so workers do not get it. Bun documents none of
-// these. Without the collector's timer and the allocator's purging, a line costs a worker a quarter
-// less CPU, and an idle worker costs next to none. With a collection every 4 MiB, a flood stays in
-// memory that the cache holds, and is a fifth faster. In the mini mode, a worker needs 0.6 MB less, and a
-// third less after a million lines. bun:ffi needs the JIT compiler; two of its stages
-// have little to do here, and a worker needs less memory without them.
-const environment = {
+/** A process with IPC. bun-types does not know that Bun, from 1.4.0 on, passes a socket beside a message. */
+export type Child = Bun.Subprocess & {
+  send(message: Order, socket?: Socket, options?: { keepOpen: boolean }): void;
+};
+
+/** What `Bun.spawn` has to be given beside the command. */
+export interface SpawnOptions {
+  stdio: [...Stdio, stderr: "inherit"];
+  /** Whether the worker has to use plain streams. */
+  isPlain: boolean;
+  ipc(message: unknown, child?: unknown, handle?: unknown): void;
+  onDisconnect(): void;
+}
+
+/**
+ * A worker's whole environment: the server's own may hold secrets. Bun documents none of these. Without the
+ * collector's timer and the allocator's purging, a line costs a worker a quarter less CPU, and an idle worker
+ * costs next to none. With a collection every 4 MiB, a flood stays in memory that the cache holds, and is a
+ * fifth faster. In the mini mode, a worker needs 0.6 MB less, and a third less after a million lines. bun:ffi
+ * needs the JIT compiler; two of its stages have little to do here, and a worker needs less memory without
+ * them.
+ */
+export const workerEnvironment = {
   BUN_GC_TIMER_DISABLE: "1",
   MIMALLOC_PURGE_DELAY: "-1",
   BUN_JSC_largeHeapSize: "4194304",
@@ -37,151 +46,185 @@ const startTimeout = 5000; // for a worker to start, which takes about 20 ms, ms
 const serveTimeout = 1000; // for a worker to take its client's socket, ms
 const maxRequests = 3; // the one that is being answered, a leave, and a rename by the server
 
-/** A worker that runs. The constructor throws if the system cannot start a process. */
+/**
+ * A worker that runs.
+ *
+ *     starting ──"ready"──▶ spare ──serve()──▶ handed ──"serving"──▶ serving
+ *         └───────────────────┴──────────────────┴─────────────────────┴───▶ killed (by us), or dead
+ */
 export class WorkerProcess {
   /** Resolves to true when it is ready to serve, or to false if it has died before. */
   readonly ready: Promise<boolean>;
   /** How it ended, such as "killed by SIGKILL", or why we killed it. Resolves once it is reaped. */
   readonly ended: Promise<string>;
-  readonly #child: Bun.Subprocess;
+  /** What it has relayed, in bytes: from its client, and to it. */
+  readonly relayed = { up: 0, down: 0 };
+  /** Called when more can be written. */
+  onDrain = (): void => {};
+  readonly #child: Child;
   readonly #inlet: Inlet;
   readonly #isReady = Promise.withResolvers<boolean>();
   readonly #isServing = Promise.withResolvers<boolean>();
   readonly #disconnected = Promise.withResolvers<void>(); // no more messages come
-  /** What it has relayed, in bytes: from its client, and to it. */
-  readonly relayed = { up: 0, down: 0 };
-  #isTorn = false;
-  #isSpare = true; // it has no client yet
+  #state: "starting" | "spare" | "handed" | "serving" | "killed" | "dead" = "starting";
   #reason = ""; // why we killed it
+  #holds = { lines: false, part: false };
   #channel: Channel | undefined; // undefined before it is open
-  #outlet: Outlet | undefined; // where what it gets comes from
 
   /**
-   * @param script the worker's code
+   * @param spawn starts the process, and throws if the system cannot
    * @param maxLine bytes in the longest message; the relayed line is longer by the name
-   * @param plain whether it uses streams and pipes, as it must over TLS
+   * @param isPlain whether it uses streams and pipes in any case, as it must over TLS
    */
-  constructor(script: string, { maxLine, plain }: { maxLine: number; plain: boolean }) {
+  constructor(
+    spawn: (options: SpawnOptions) => Bun.Subprocess,
+    { maxLine, isPlain }: { maxLine: number; isPlain: boolean },
+  ) {
     this.#inlet = new Inlet(4 * maxName + ": ".length + maxLine);
-    const options = {
-      cmd: [process.execPath, script],
-      cwd: "/",
-      env: environment,
-      ipc: (message: unknown) => this.#receive(message),
-      // A session of its own: a signal to the server's group (Ctrl-C, timeout(1)) is for the server,
-      // which ends its workers in order.
-      detached: true,
-      onDisconnect: () => this.#disconnected.resolve(),
-    };
+    const start = (stdio: Stdio) =>
+      spawn({
+        stdio: [...stdio, "inherit"],
+        isPlain: stdio[0] === "pipe",
+        ipc: (message, _child, handle) => this.#receive(message, handle),
+        onDisconnect: () => this.#disconnected.resolve(),
+      }) as Child;
     const events = {
       data: (chunk: Uint8Array) => this.#hear(chunk),
-      drain: () => this.#outlet?.flush(),
+      drain: () => this.onDrain(),
     };
-    const { child, channel } = spawnWithChannel(options, events, plain);
+    const [child, channel] = openChannel(start, events, isPlain);
     this.#child = child;
     this.ready = this.#isReady.promise;
     this.ended = this.#end(channel);
-    const late = setTimeout(() => this.kill("did not start"), startTimeout).unref();
-    void this.ready.then(() => clearTimeout(late));
+    const late = after(startTimeout, () => this.kill("did not start"));
+    void this.ready.then(() => late[Symbol.dispose]());
   }
 
   get pid(): number {
     return this.#child.pid;
   }
 
-  /** Whether it lives, as far as we know, and is not being killed. */
-  get isAlive(): boolean {
-    return this.#reason === "" && this.#child.exitCode === null && this.#child.signalCode === null;
+  /** What may die with it: whole lines of its client, or the beginning of one. */
+  get holds(): { lines: boolean; part: boolean } {
+    return this.#holds;
   }
 
-  /** Waits until its stdout has ended and it is reaped; gives how it ended. Never rejects. */
-  async #end(channel: Promise<Channel>): Promise<string> {
-    this.#channel = await channel;
-    await this.#channel.ended;
-    const code = await this.#child.exited;
-    await this.#disconnected.promise;
-    this.#inlet.end();
-    this.#isReady.resolve(false);
-    this.#isServing.resolve(false);
-    const { signalCode } = this.#child;
-    return this.#reason || (signalCode ? `killed by ${signalCode}` : `exited with code ${code}`);
-  }
-
-  #hear(chunk: Uint8Array): Promise<void> | undefined {
-    if (this.#isSpare) this.kill("spoke without a client");
-    this.relayed.up += chunk.length;
-    return this.#inlet.push(chunk);
-  }
-
-  #receive(message: unknown): void {
-    if (!isMessage(message)) this.kill("sent an unknown control message");
-    else if (message.type === "ready") this.#isReady.resolve(true);
-    else if (message.type === "serving") this.#isServing.resolve(true);
-    else if (message.type === "torn") this.#isTorn = message.isTorn;
-    else this.ask(message);
-  }
-
-  /** Asks something in the worker's name, behind what it has asked itself. */
-  ask(request: Request): void {
-    if (this.#inlet.ask(request) > maxRequests) this.kill("asked for too much at once");
-  }
-
-  /** What it says and asks, in order, until it is reaped. */
-  async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array | Request, void> {
-    try {
-      yield* this.#inlet;
-    } catch (error) {
-      this.kill((error as Error).message);
-    }
-    await this.ended;
-  }
-
-  /** Whether it may have died with the beginning of a line in its hands. */
-  get isTorn(): boolean {
-    return this.#isTorn;
+  /** Whether it has come to its end in order: its client has got everything. */
+  get hasFinished(): boolean {
+    return this.#child.exitCode === 0;
   }
 
   /** Whether we have killed it. */
   get wasKilled(): boolean {
-    return this.#reason !== "";
+    return this.#state === "killed";
+  }
+
+  /** The socket to which its lines are written; -1 where there is none. */
+  get descriptor(): number {
+    return this.#isAlive ? (this.#channel?.descriptor ?? -1) : -1;
+  }
+
+  get #isAlive(): boolean {
+    return this.#state !== "killed" && this.#state !== "dead";
+  }
+
+  /** Waits until its stdout has ended and it is reaped; gives how it ended. Never rejects. */
+  async #end(channel: Promise<Channel>): Promise<string> {
+    try {
+      this.#channel = await channel;
+      await this.#channel.ended;
+    } catch (error) {
+      this.kill(`could not be read: ${(error as Error).message}`);
+    }
+    // Where a supervisor has left SIGCHLD ignored, the system reaps it, and nobody knows how it ended.
+    const code = await this.#child.exited.catch(() => undefined);
+    await this.#disconnected.promise;
+    if (this.#state !== "killed") this.#state = "dead";
+    this.#inlet.end();
+    this.#isReady.resolve(false);
+    this.#isServing.resolve(false);
+    const { signalCode } = this.#child;
+    const ending = signalCode ? `killed by ${signalCode}` : `exited with code ${code}`;
+    return this.#reason || (code === undefined ? "has ended" : ending);
+  }
+
+  #hear(chunk: Uint8Array): Promise<void> | undefined {
+    if (this.#state !== "serving") this.kill("spoke without a client");
+    if (this.#state === "killed") return undefined;
+    this.relayed.up += chunk.length;
+    return this.#inlet.push(chunk);
+  }
+
+  #receive(message: unknown, handle: unknown): void {
+    if (handle) {
+      (handle as Socket).destroy?.();
+      this.kill("sent a descriptor");
+    }
+    if (this.#state === "killed") return;
+    if (!isMessage(message)) return this.kill("sent an unknown control message");
+    if (message.type === "ready" && this.#state === "starting") {
+      this.#state = "spare";
+      this.#isReady.resolve(true);
+    } else if (message.type === "serving" && this.#state === "handed") {
+      this.#state = "serving";
+      this.#isServing.resolve(true);
+    } else if (message.type === "holds") this.#holds = message;
+    else if (message.type === "ready" || message.type === "serving")
+      this.kill("sent a control message out of turn");
+    else this.#ask(message);
+  }
+
+  #ask(request: Request): void {
+    if (this.#inlet.ask(request) > maxRequests) this.kill("asked for too much at once");
+  }
+
+  /** Passes on what it says and asks, in order, until it is reaped. Rejects if `hear` does. */
+  async read(hear: Hear): Promise<void> {
+    try {
+      // One that was killed is not answered: it could join again.
+      await this.#inlet.read((said) =>
+        this.wasKilled && !(said instanceof Uint8Array) ? undefined : hear(said),
+      );
+    } catch (error) {
+      if (!(error instanceof EndlessLine)) throw error;
+      this.kill("sent a line without end");
+    }
+    await this.ended;
   }
 
   /**
-   * Passes it its client's socket, of which we keep a copy. Gives false if it is dead, or does not take
-   * the socket in time: then it is killed.
+   * Passes it a client's socket by `send`. Gives whether it has taken it; if not, it is dead or killed.
+   * The socket may not be sent for want of a descriptor: then the process lives, and nobody has it.
+   *
+   * @param isTorn whether the beginning of a line is lost, whose end is still to come
    */
-  async serve(terms: Terms, socket: Socket, heritage?: Heritage): Promise<boolean> {
-    this.#isSpare = false;
-    const order: Order = { type: "serve", ...terms, ...(heritage && { heritage }) };
-    const isSent = this.order(order, socket);
-    // The socket may not be sent for want of a descriptor: then the process lives, and nobody has it.
-    const kill = () => this.kill("did not take its client");
-    using _late = after(isSent ? serveTimeout : 0, kill);
+  async serve(send: (child: Child) => void, isTorn = false): Promise<boolean> {
+    this.#holds.part = isTorn;
+    if (this.#state === "spare") this.#state = "handed";
+    let timeout = serveTimeout;
+    try {
+      send(this.#child);
+    } catch {
+      timeout = 0;
+    }
+    using _late = after(timeout, () => this.kill("did not take its client"));
     return await this.#isServing.promise;
   }
 
-  /** Sends an order, and a copy of a socket with it; false if that cannot be sent, or the worker is dead. */
-  order(message: Order, socket?: Socket): boolean {
-    // bun-types does not know that Bun, from 1.4.0 on, passes a socket beside the message.
-    const child = this.#child as {
-      send(message: Order, socket?: Socket, options?: { keepOpen: boolean }): void;
-    };
+  /** Sends an order; it may be dead already. */
+  order(message: Order): void {
     try {
-      child.send(message, socket, { keepOpen: true });
-      return true;
+      this.#child.send(message);
     } catch {
-      return false;
+      // It is.
     }
   }
 
-  /** Sends what comes from an outlet to its stdin, from now on. */
-  connect(outlet: Outlet): void {
-    this.#outlet = outlet;
-    outlet.pour((bytes) => {
-      const taken = this.#channel?.write(bytes) ?? 0;
-      this.relayed.down += taken;
-      return taken;
-    });
+  /** Writes as many bytes to its stdin as it takes at once; gives how many. */
+  write(bytes: Uint8Array): number {
+    const taken = this.#isAlive ? (this.#channel?.write(bytes) ?? 0) : 0;
+    this.relayed.down += taken;
+    return taken;
   }
 
   /** Ends its stdin, behind all that was written: it sends that to its client and exits. */
@@ -191,7 +234,9 @@ export class WorkerProcess {
 
   /** Kills it; `reason` is what it did. */
   kill(reason = ""): void {
+    if (this.#state === "dead") return;
     this.#reason ||= reason;
+    this.#state = "killed";
     this.#child.kill("SIGKILL");
   }
 }

@@ -1,34 +1,37 @@
 /**
- * Clients that cannot be served, and are told why.
+ * Connections that cannot be served, and are told why.
  *
  * @module
  */
-import type { Socket } from "node:net";
+import type { Connection } from "./connection.ts";
 import { log } from "./log.ts";
 
 /** Why a client is not served, in words for the client. */
 export class Refusal extends Error {}
 
-/** The connections that are being refused. */
-export class Refusals {
-  readonly #maxWaiting: number;
-  #waiting = 0;
+let waiting = 0; // connections that were refused and are still open
 
-  /** @param maxWaiting connections that may stay open for a moment after they were refused */
-  constructor(maxWaiting: number) {
-    this.#maxWaiting = maxWaiting;
-  }
-
-  /** Tells a client, and the log, why it is not served, and disconnects it. Throws what is no Refusal. */
-  refuse(socket: Socket, reason: unknown, { silently = false } = {}): void {
-    if (!(reason instanceof Refusal)) throw reason;
-    log(`${socket.remoteAddress ?? "a client that is gone"} was refused: ${reason.message}`);
-    socket.end(silently ? "" : `* ${reason.message}\n`);
-    // Closed at once, with bytes unread, the connection would be reset, and the reason lost.
-    const delay = ++this.#waiting > this.#maxWaiting ? 0 : 500;
-    setTimeout(() => {
-      this.#waiting--;
-      socket.destroy();
-    }, delay);
-  }
+/**
+ * Disconnects a client that is not served, and tells it and the log why. An error that is no Refusal is
+ * ours: the log gets its stack.
+ *
+ * @param maxWaiting connections that may stay open for a moment after they were refused
+ * @param silently whether nothing is sent: in TLS, only a worker could speak to the client
+ */
+export function refuse(
+  { socket, address, name, isMidLine }: Connection,
+  error: unknown,
+  { maxWaiting, silently }: { maxWaiting: number; silently: boolean },
+): void {
+  const who = name ? `${name} (${address})` : address;
+  const isOurs = !(error instanceof Refusal);
+  const reason = isOurs ? "the server has failed to serve you, try again" : error.message;
+  log(`${who} was refused: ${isOurs ? Bun.inspect(error) : reason}`);
+  socket.end(silently ? "" : `${isMidLine ? "\n" : ""}* ${reason}\n`);
+  // Closed at once, with bytes unread, the connection would be reset, and the reason lost.
+  const delay = ++waiting > maxWaiting ? 0 : 500;
+  setTimeout(() => {
+    waiting--;
+    socket.destroy();
+  }, delay);
 }

@@ -1,34 +1,39 @@
 /**
- * The room: who is in it, what they are called, and that each of them gets what the others say.
+ * The room: who is in it, and what they are called.
  *
  * @module
  */
-import type { Request } from "../shared/control.ts";
+import { fail } from "../shared/command-line.ts";
 import { log } from "./log.ts";
 import { maxName } from "../shared/text.ts";
-import { createUsageReader, type Usage } from "./usage.ts";
 
 /** A client's connection, as the room needs it. */
 export interface Member {
   /** The client's IP address. */
   readonly address: string;
-  /** The process that serves it now. */
+  /** What it is called; empty before it has joined, and after it has left. Only the room sets it. */
+  readonly name: string;
+  setName(name: string): void;
+  /** The last process that has served it; 0 before there is one. */
   readonly pid: number;
   /** What that process has relayed, in bytes: from the client, and to it. */
   readonly relayed: { up: number; down: number };
-  /** Whether it is neither closing nor dead. */
+  /** The socket to which a block can be written at once; -1 if it has to wait. */
+  readonly descriptor: number;
+  /** Whether the client may still say something. */
   readonly isOpen: boolean;
   /** Whether more than half of what may wait for it does. */
   readonly isBehind: boolean;
-  /** Sends it whole lines. */
-  deliver(block: Uint8Array): void;
-  /** Asks something in its name, behind what it has asked itself. */
-  ask(request: Request): void;
+  /** Sends it whole lines, of which the first bytes may be written already. */
+  push(block: Uint8Array, written?: number): void;
+  /** Tells its client something, in order with what the others say. */
+  tell(text: string): void;
 }
 
 /** The servers that share a room: where names are unique, and who else gets what is said here. */
 export interface Link {
-  /** What the others call this server. */
+  /** This server among all that there ever were, and what the others call it. */
+  readonly id: string;
   readonly label: string;
   /** Begins to deliver what others say. */
   start(room: LinkedRoom): void;
@@ -38,6 +43,11 @@ export interface Link {
   readonly isBehind: boolean;
   /** Claims a name for a client; gives how many are online with it, or 0 if somebody has the name. */
   claim(name: string, pid: number): Promise<number>;
+  /**
+   * Claims a name for a client that the server `from` had; gives how many are online. If somebody else has
+   * the name, the client gets another one.
+   */
+  adopt(name: string, from?: string): Promise<number>;
   /** Whether a name is claimed for a client of ours. */
   owns(name: string): boolean;
   /** Another worker has the client of this name now. */
@@ -46,8 +56,8 @@ export interface Link {
   release(name: string): void;
   /** Who is on the other servers, sorted by server; undefined while the link is lost. */
   others(): Promise<Remote[] | undefined>;
-  /** Ends the link when everything that was said is appended. */
-  close(): Promise<void>;
+  /** Ends the link when everything that was said is appended; our people leave, or keep their names. */
+  close(how: "leave" | "keep"): Promise<void>;
 }
 
 /** Somebody on another server. */
@@ -68,187 +78,177 @@ export interface LinkedRoom {
   rename(name: string): void;
 }
 
-const flood = 16_384; // bytes in a block that only somebody in a hurry sends
+/** Links this server to others, if there is a Redis to do so; without it, nothing of that is loaded. */
+export async function openLink(options: {
+  redis?: string;
+  room: string;
+}): Promise<Link | undefined> {
+  if (!options.redis) return undefined;
+  const { openLink } = await import("../redis/link.ts");
+  return openLink(options.redis, options.room).catch((error) => fail(1, error.message));
+}
+
+/** Writes whole lines to everyone on this server; pending while a flood has to wait. */
+export type Relay = (block: Uint8Array) => Promise<void> | undefined;
+
 const maxWait = 250; // that a flood waits for those who are behind, ms
 
 /** The members of a room, on this server. */
-export class Room {
-  readonly #members = new Map<Member, string>(); // and their names
-  readonly #link: Link;
-  readonly #logsTalk: boolean;
-  readonly #readUsage = createUsageReader();
+export class Room<M extends Member> {
+  readonly #members = new Set<M>();
+  readonly #naming = new Map<M, Promise<void>>(); // names that are being given
+  readonly #link: Link | undefined; // undefined where no other server shares the room
 
-  /** @param link to the other servers of the room */
-  constructor(link: Link, { verbose = false } = {}) {
+  constructor(relay: Relay, link?: Link) {
     this.#link = link;
-    this.#logsTalk = verbose;
-    link.start({
-      deliver: (lines) => this.#relay(lines),
-      inform: (text) => this.inform(text),
+    link?.start({
+      deliver: async (lines) => relay(lines),
+      inform: (text) => this.#inform(text),
       rename: (name) => this.#rename(name),
     });
   }
 
+  /** Everyone in the room. */
+  get members(): ReadonlySet<M> {
+    return this.#members;
+  }
+
+  /** Passes on to the other servers of the room what was said here. */
+  append(block: Uint8Array): void {
+    this.#link?.append(block);
+  }
+
   /**
-   * Opens a room: with a Redis, one that this server shares with others. Rejects, with a line for a
-   * person, if it cannot be reached now.
+   * A flood has been relayed. A client may be far behind only because the flood has taken the processor from
+   * its worker: so the next part of it waits a little for that client, and for the link.
    */
-  static async open(options: { redis?: string; room: string; verbose?: boolean }): Promise<Room> {
-    if (!options.redis) return new Room(noLink(), options);
-    const { openLink } = await import("../redis/link.ts"); // a server that is alone does not need it
-    return new Room(await openLink(options.redis, options.room), options);
-  }
-
-  /** What a member is called; empty before it has joined and after it has left. */
-  nameOf(member: Member): string {
-    return this.#members.get(member) ?? "";
-  }
-
-  // --- What is said ------------------------------------------------------------------------------
-
-  /** Relays whole lines to everyone but their sender. Pending while a flood has to wait. */
-  async say(sender: Member, block: Uint8Array): Promise<void> {
-    this.#link.append(block);
-    await this.#relay(block, sender);
-  }
-
-  async #relay(block: Uint8Array, sender?: Member): Promise<void> {
-    for (const member of this.#members.keys()) if (member !== sender) member.deliver(block);
-    if (this.#logsTalk) log(new TextDecoder().decode(block).trimEnd());
-    // A client may be far behind only because the flood has taken the processor from its worker: so
-    // a flood waits a little for it, and for the link. A single line never waits.
-    for (let ms = 0; block.length >= flood && ms < maxWait && this.#isBehind(); ms++)
-      await Bun.sleep(1);
-  }
-
-  #isBehind(): boolean {
-    return this.#link.isBehind || this.#members.keys().some((member) => member.isBehind);
-  }
-
-  /** Tells one client something, in order with what the others say. */
-  tell(member: Member, text: string): void {
-    member.deliver(Buffer.from(`* ${text}\n`));
+  async catchUp(): Promise<void> {
+    const isBehind = () => this.#link?.isBehind || this.#members.values().some((m) => m.isBehind);
+    for (let ms = 0; ms < maxWait && isBehind(); ms++) await Bun.sleep(1);
   }
 
   /** Tells everyone on this server something. */
-  inform(text: string): void {
-    for (const member of this.#members.keys()) this.tell(member, text);
+  #inform(text: string): void {
+    for (const member of this.#members) member.tell(text);
     log(text);
   }
 
   /** Tells everyone, on other servers too, what a member has done. */
-  #announce(member: Member, text: string): void {
-    for (const other of this.#members.keys()) this.tell(other, text);
-    this.#link.append(Buffer.from(`* ${text}\n`));
+  #announce(member: M, text: string): void {
+    for (const other of this.#members) other.tell(text);
+    this.append(Buffer.from(`* ${text}\n`));
     log(`worker ${member.pid} (${member.address}): ${text}`);
   }
 
-  // --- Who is here -------------------------------------------------------------------------------
+  /** Who is on the other servers of the room, sorted by server; undefined while the link is lost. */
+  async others(): Promise<Remote[] | undefined> {
+    return this.#link ? this.#link.others() : [];
+  }
 
-  /** Tells a member who is here, which process serves them, and what that uses. */
-  async who(member: Member): Promise<void> {
-    if (!this.#members.has(member)) return;
-    const usage = await this.#readUsage(Array.from(this.#members.keys(), ({ pid }) => pid));
-    const others = await this.#link.others();
-    const people = [...this.#members].map(([other, name]) => {
-      const note =
-        describe(other.relayed, usage.get(other.pid)) + (other === member ? ", you" : "");
-      return `${name} (worker ${other.pid}${note}`;
-    });
-    const lines = [`${people.length + (others?.length ?? 0)} online:`];
-    if (this.#link.label) lines.push(`${this.#link.label}, this one:`);
-    lines.push(...people);
-    let server = "";
-    for (const other of others ?? []) {
-      if (other.server !== server) lines.push(`${(server = other.server)}:`);
-      lines.push(`${other.name} (worker ${other.pid})`);
-    }
-    if (!others) lines.push("the link is lost: who is on other servers is not known");
-    this.tell(member, [...lines, `try: kill -9 ${member.pid}`].join("\n* "));
+  /** This server among those that share the room; undefined without others. */
+  get id(): string | undefined {
+    return this.#link?.id;
+  }
+
+  /** What other servers call this one; undefined without them. */
+  get label(): string | undefined {
+    return this.#link?.label;
   }
 
   /**
    * Lets a client join, or gives it another name: the one that it wants or, if somebody has it, the
    * first that is free of ann2, ann3 and so on. Waits only if other servers have a say in it.
    */
-  async name(member: Member, wanted: string): Promise<void> {
-    const before = this.nameOf(member);
-    let name = wanted;
-    let online = 0;
-    for (let n = 2; name !== before || !this.#link.owns(name); n++) {
-      online = await this.#link.claim(name, member.pid);
-      if (online > 0) break;
-      name = [...wanted].slice(0, maxName - String(n).length).join("") + n;
-    }
-    if (!member.isOpen) {
-      if (name !== before) this.#link.release(name); // it has gone meanwhile
-      return;
-    }
-    if (name !== wanted) this.tell(member, `${wanted} is taken, you are ${name}`);
-    if (name === before) return this.tell(member, `you are ${name} already`);
-    this.#announce(
-      member,
-      before ? `${before} is now ${name}` : `${name} joined (${online} online)`,
-    );
-    this.#members.set(member, name);
-    if (before) this.#link.release(before);
-    else this.tell(member, `welcome ${name} (${online} online), /help lists the commands`);
+  name(member: M, wanted: string): Promise<void> {
+    return this.#inTurn(member, () => this.#give(member, wanted));
   }
 
   /** The link has lost a name to a client of another server: its member here gets the next. */
   #rename(name: string): void {
-    for (const [member, of] of this.#members)
-      if (of === name) member.ask({ type: "name", name, at: 0 });
+    const member = this.#members.values().find((member) => member.name === name);
+    if (!member) return;
+    const give = async () => void (member.name === name && (await this.#give(member, name)));
+    void this.#inTurn(member, give);
+  }
+
+  /** A client may want a name while it loses the one it has: one after the other. */
+  #inTurn(member: M, give: () => Promise<void>): Promise<void> {
+    const before = this.#naming.get(member);
+    const turn = before ? before.then(give) : give();
+    this.#naming.set(member, turn);
+    return turn.finally(() => {
+      if (this.#naming.get(member) === turn) this.#naming.delete(member);
+    });
+  }
+
+  async #give(member: M, wanted: string): Promise<void> {
+    const before = member.name;
+    let name = wanted;
+    let online = 0;
+    for (let n = 2; name !== before || this.#link?.owns(name) === false; n++) {
+      online = this.#link ? await this.#link.claim(name, member.pid) : this.#claim(name);
+      if (online > 0) break;
+      name = [...wanted].slice(0, maxName - String(n).length).join("") + n;
+    }
+    if (!member.isOpen) {
+      if (name !== before) this.#link?.release(name); // it has gone meanwhile
+      return;
+    }
+    if (name !== wanted) member.tell(`${wanted} is taken, you are ${name}`);
+    if (name === before) return member.tell(`you are ${name} already`);
+    this.#announce(
+      member,
+      before ? `${before} is now ${name}` : `${name} joined (${online} online)`,
+    );
+    member.setName(name);
+    this.#members.add(member);
+    if (before) this.#link?.release(before);
+    else member.tell(`welcome ${name} (${online} online), /help lists the commands`);
+  }
+
+  /** Gives how many are online with a name that was free; 0 if somebody has it. */
+  #claim(name: string): number {
+    return this.#members.values().some((member) => member.name === name)
+      ? 0
+      : this.#members.size + 1;
+  }
+
+  /**
+   * Takes in a client of a dead server under the name that it had; nobody is told, as nobody was told that
+   * it left. Gives how many are online.
+   */
+  async adopt(member: M, name: string, from?: string): Promise<number> {
+    if (this.#members.values().some((other) => other.name === name)) {
+      await this.name(member, name);
+      return this.#members.size;
+    }
+    member.setName(name);
+    this.#members.add(member);
+    return this.#link ? this.#link.adopt(name, from) : this.#members.size;
+  }
+
+  /** The first process serves a member that was adopted. */
+  setPid(member: M): void {
+    this.#link?.setPid(member.name, member.pid);
   }
 
   /** Tells the room that another process serves a member. */
-  takeOver(member: Member, dead: number, how: string): void {
-    const name = this.nameOf(member);
-    this.#link.setPid(name, member.pid);
+  takeOver(member: M, dead: number, how: string): void {
+    this.#link?.setPid(member.name, member.pid);
     const ending = how.replace(/^killed/, "was killed");
-    this.#announce(member, `worker ${dead} of ${name} ${ending}, ${member.pid} took over`);
+    this.#announce(member, `worker ${dead} of ${member.name} ${ending}, ${member.pid} took over`);
   }
 
   /** Takes a member out of the room, and tells the others `how` it left. */
-  leave(member: Member, how = ""): void {
-    const name = this.nameOf(member);
+  leave(member: M, how = ""): void {
     if (!this.#members.delete(member)) return;
-    this.#announce(member, `${name} left${how}`);
-    this.#link.release(name);
+    this.#announce(member, `${member.name} left${how}`);
+    this.#link?.release(member.name);
+    member.setName("");
   }
 
   /** Ends the link to other servers. */
-  close(): Promise<void> {
-    return this.#link.close();
+  async close(how: "leave" | "keep"): Promise<void> {
+    await this.#link?.close(how);
   }
-}
-
-/** Says what a process has relayed and uses: the rest of its line in the answer to /who. */
-function describe({ up, down }: Member["relayed"], usage?: Usage): string {
-  const used = usage ? `${size(usage.memory)}, ${usage.cpu.toFixed(2)} s CPU, ` : "";
-  return `: ${used}${size(up)} up, ${size(down)} down)`;
-}
-
-function size(bytes: number): string {
-  if (bytes < 1000) return `${bytes} B`;
-  return bytes < 1e6 ? `${(bytes / 1e3).toFixed(1)} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
-}
-
-/** The link of a server that shares its room with no other. */
-export function noLink(): Link {
-  const names = new Set<string>();
-  return {
-    start() {},
-    isBehind: false,
-    append() {},
-    async claim(name) {
-      return names.has(name) ? 0 : names.add(name).size;
-    },
-    owns: (name) => names.has(name),
-    setPid() {},
-    release: (name) => void names.delete(name),
-    label: "",
-    others: async () => [],
-    async close() {},
-  };
 }

@@ -4,23 +4,18 @@
  * @module
  */
 import { readFileSync } from "node:fs";
-import { createSecureContext } from "node:tls";
 import { fail } from "../shared/command-line.ts";
 import type { Terms } from "../shared/control.ts";
+import { readPair } from "./certificate.ts";
+import { log } from "./log.ts";
 import type { Options } from "./options.ts";
 
-/** Reads the files that the options name. Throws an error that says what is wrong with them. */
-export function readTerms({ tlsCert, tlsKey, passwordFile, maxLine, rate }: Options): Terms {
+/** Reads the files that the options name. Rejects with an error that says what is wrong with them. */
+async function readTerms(options: Options): Promise<Terms> {
+  const { tlsCert, tlsKey, passwordFile, maxLine, rate } = options;
   const terms: Terms = { maxLine, rate };
   if (!tlsCert !== !tlsKey) throw new Error("--tls-cert and --tls-key go together");
-  if (tlsCert && tlsKey) {
-    const [cert, key] = [readFileSync(tlsCert, "utf8"), readFileSync(tlsKey, "utf8")];
-    try {
-      createSecureContext((terms.tls = { cert, key }));
-    } catch {
-      throw new Error(`${tlsCert} and ${tlsKey} are no certificate and its key in PEM`);
-    }
-  }
+  if (tlsCert && tlsKey) terms.tls = await readPair(tlsCert, tlsKey);
   if (passwordFile) terms.password = readFileSync(passwordFile, "utf8").trim();
   if (terms.password !== undefined && !isHash(terms.password))
     throw new Error(`${passwordFile} does not hold what --hash-password prints`);
@@ -37,7 +32,7 @@ function isHash(text: string): boolean {
 }
 
 /** The same at the start, where a mistake is the end; and a warning if all can be read on the way. */
-export function readTermsOrEnd(options: Options): Terms {
+export async function readTermsOrEnd(options: Options): Promise<Terms> {
   const isOpen = !options.tlsCert && !/^(127\.|::1$|localhost$)/.test(options.host);
   if (isOpen && options.passwordFile && !options.insecurePassword)
     fail(2, "without TLS a password can be read on the way: --tls-cert, or --insecure-password");
@@ -46,8 +41,20 @@ export function readTermsOrEnd(options: Options): Terms {
       "server.ts: warning: not encrypted: anyone on the way can read it; use --tls-cert and --tls-key\n",
     );
   try {
-    return readTerms(options);
+    return await readTerms(options);
   } catch (error) {
     return fail(1, (error as Error).message);
+  }
+}
+
+/** Reads certificate and password again; with a mistake in them, they stay as they were. */
+export async function readTermsAgain(options: Options, old: Terms): Promise<Terms> {
+  try {
+    const terms = await readTerms(options);
+    log("certificate and password read again");
+    return terms;
+  } catch (error) {
+    log(`not read again: ${(error as Error).message}`);
+    return old;
   }
 }

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { cleanName } from "./text.ts";
+import { cleanName, maxName } from "./text.ts";
 
 /** How a client is served: limits (bytes, lines a second), and how it proves who it is. */
 export interface Terms {
@@ -22,20 +22,47 @@ export interface Heritage {
   name: string;
   /** The dead worker may have taken the beginning of a line: its rest is no line. */
   isTorn: boolean;
+  /** The client has left: it only gets what waits for it. */
+  isLeaving: boolean;
 }
 
-/** What the server orders: serve the client whose socket comes along, take an answer, come to an end. */
+/** Where workers whose server is gone find the next one. */
+export interface Meeting {
+  /** A Unix socket. */
+  path: string;
+  /** What the other servers of a shared room call the one that is gone. */
+  server?: string | undefined;
+}
+
+/**
+ * What the server orders: serve the client whose socket comes along; its name is this from now on; what was
+ * asked last is dealt with; come to an end; we go, and the client is to wait for the next server.
+ */
 export type Order =
-  | ({ type: "serve"; heritage?: Heritage } & Terms)
-  | { type: "done"; name: string }
-  | { type: "finish" };
+  | ({ type: "serve"; heritage?: Heritage | undefined; meeting?: Meeting | undefined } & Terms)
+  | { type: "name"; name: string }
+  | { type: "done" | "finish" | "wait" };
+
+/** What a worker says to the next server when it passes that its client's socket. */
+export interface Offer extends Omit<Heritage, "isLeaving"> {
+  pid: number;
+  /** Whole lines of the client that the last server has not taken. */
+  unsaid: string;
+  /** What the last server has written and the client has not been sent, in base64. */
+  unshown: string;
+  /** Whether lines of the client may have died with the last server. */
+  mayLack: boolean;
+  /** What the other servers of a shared room call the last one. */
+  server?: string | undefined;
+}
 
 /**
  * What a worker may ask. `name` joins or renames; `tell` is a line for its own client only; `warn` is one
  * for the log, too; `refuse` is the same as its last one.
  */
 export type Question =
-  | { type: "who" | "leave" }
+  | { type: "who" }
+  | { type: "leave" }
   | { type: "name"; name: string }
   | { type: "tell" | "warn" | "refuse"; text: string };
 
@@ -48,19 +75,45 @@ export type Request = Question & { at: number };
 
 /**
  * Everything that comes from a worker: that it is `ready`, once; that it has its client's socket, once;
- * that it is about to take the beginning of a line, or has taken its end; and requests.
+ * what would be lost with it, when that changes: whole lines, or the beginning of one; and requests.
  */
-export type Message =
-  { type: "ready" } | { type: "serving" } | { type: "torn"; isTorn: boolean } | Request;
+export type Message = { type: "ready" } | { type: "serving" } | Holds | Request;
+
+/** What a worker has taken from its client and not said yet. */
+export interface Holds {
+  type: "holds";
+  lines: boolean;
+  part: boolean;
+}
 
 /** Whether a message is valid, and a name in it clean: the server does not trust its workers. */
 export function isMessage(message: unknown): message is Message {
-  const { type, at, name, text } = (message ?? {}) as Record<string, unknown>;
+  const { type, at, name, text, lines, part } = (message ?? {}) as Record<string, unknown>;
   if (type === "ready" || type === "serving") return true;
-  if (type === "torn") return typeof (message as { isTorn: unknown }).isTorn === "boolean";
+  if (type === "holds") return typeof lines === "boolean" && typeof part === "boolean";
   if (!Number.isSafeInteger(at)) return false;
-  if (type === "name") return typeof name === "string" && cleanName(name) === name;
+  if (type === "name")
+    return typeof name === "string" && name.length <= 2 * maxName && cleanName(name) === name;
   if (type === "tell" || type === "warn" || type === "refuse")
     return typeof text === "string" && text.length < 1000;
   return type === "who" || type === "leave";
+}
+
+/** Whether an offer is valid, and the name in it clean. */
+export function isOffer(offer: unknown): offer is Offer {
+  const { pid, name, isTorn, unsaid, unshown, mayLack, server } = (offer ?? {}) as Record<
+    string,
+    unknown
+  >;
+  return (
+    Number.isSafeInteger(pid) &&
+    typeof name === "string" &&
+    cleanName(name) === name &&
+    typeof isTorn === "boolean" &&
+    typeof mayLack === "boolean" &&
+    typeof unsaid === "string" &&
+    !/[^\n]$/.test(unsaid) &&
+    typeof unshown === "string" &&
+    (server === undefined || typeof server === "string")
+  );
 }

@@ -1,243 +1,178 @@
 /**
- * The fast way between a worker's client and the server: while nothing else goes on in the worker, it
- * blocks in `poll(2)` over its three descriptors and moves bytes by system calls (native.ts says why).
+ * The C way between a worker's client and the server: the process blocks in `relay()` of native.c, which
+ * moves what comes down by itself and returns with what the client has said. The event loop runs in between,
+ * when something wants it: a control message, a signal, a timer.
  *
- * - A block from the server: `recv`, `send`, and back to `poll`.
- * - Lines from the client: the iterator gives them, and blocks again when it is asked for the next ones.
- * - IPC, a signal, the end of the server's bytes: back to the event loop, for one turn.
- *
- * The event loop runs, too, while the worker waits for an answer, a password or `--rate`: then nobody asks
- * for the next lines, and Bun's own sockets carry what comes from the server. So a timer or a promise
- * never waits for `poll`; the one exception asks for `hurry()`.
- *
- * Where bytes wait: what the client says waits in its socket, whose lines are taken only when they are
- * whole; what the others say waits in stdin; a block that the client's socket has not taken whole waits
- * here, and stdin is not read meanwhile. The same holds on the way up.
+ * Where bytes wait: what the client says waits in its socket, from which whole lines are taken, no more than
+ * can be said at once; what the others say waits in stdin, and one block of it here, while the client's
+ * socket does not take it.
  *
  * @module
  */
-import { ptr } from "bun:ffi";
+import { readSync } from "node:fs";
 import type { Socket } from "node:net";
-import {
-  type LibC,
-  MSG_DONTWAIT,
-  MSG_NOSIGNAL,
-  MSG_PEEK,
-  POLLIN,
-  POLLOUT,
-  POLLRDHUP,
-  PollSet,
-  setLowWatermark,
-  shouldRetry,
-} from "../shared/native.ts";
-import type { Relay } from "./relay.ts";
+import { descriptorOf, Event, Field, type Native } from "../shared/native.ts";
+import type { Ears, Limits, Relay, Remains } from "./relay.ts";
 
-/** Bun adopts an open descriptor; bun-types has the options but not this overload. */
-declare module "bun" {
-  function connect<Data = undefined>(options: FdSocketOptions<Data>): Promise<Socket<Data>>;
-}
-
-const [stdin, ipc] = [0, 3]; // Bun's IPC descriptor in a child is 3
+const [stdin, ipc] = [0, 3]; // stdin is a socket, and stdout the same one; Bun's IPC descriptor in a child is 3
 const bufferSize = 65_536; // bytes that are moved at once
-// Poll does not see a signal that came just before it; the event loop does. So poll gives up soon after a
-// line, once, and then hardly ever. In an endless flood, signals wait for so many turns.
-const [soon, hardlyEver, maxTurns] = [100, 30_000, 1000]; // ms, ms, turns
-
-/** A TCP socket of Bun's own, below a `net.Socket`. */
-type NativeSocket = Bun.Socket & { readonly fd: number };
+// So many lines, with the longest of names, are less than what a socket pair has room for when it counts as
+// writable (three quarters of 208 KiB): a worker never holds lines that it cannot say.
+const maxLines = 500;
+// poll(2) does not see a signal that came just before it; the event loop does. So a wait ends soon after a
+// line, once, and then hardly ever.
+const [soon, hardlyEver] = [100, 30_000]; // ms
+const slice = 20; // between two turns of the event loop while a timer or a promise may be due, ms
+const closeTimeout = 500; // for the client to close its end, which it should do first, ms
+const recently = 1000; // what was said in this time before the server's death, it may not have passed on, ms
+const newline = 0x0a;
+const SHUT_WR = 1;
 
 export class NativeRelay implements Relay {
   said = 0;
-  wasReset = false;
-  readonly closed: Promise<void>;
-  readonly #close: () => void;
-  readonly #c: LibC;
-  readonly #polled = new PollSet(3);
-  readonly #buffer = Buffer.allocUnsafeSlow(bufferSize);
-  readonly #address = ptr(this.#buffer);
-  #server!: Bun.Socket;
-  #client: NativeSocket | undefined; // undefined before it is here and after it has gone
-  #down: Uint8Array | undefined; // what the client's socket has not taken
-  #up: Uint8Array | undefined; // what the server has not taken
-  #upTaken = Promise.withResolvers<void>();
-  #maxPartial = 0; // bytes of a line without its end that stay in the client's socket
-  #torn: (isTorn: boolean) => void = () => {};
-  #isTorn = false; // the beginning of a line was taken, and its end not yet
-  #watermark = 1; // bytes that the client's socket must hold before poll reports it
-  #hasHungUp = false; // the server says nothing more
-  #isQuiet = false; // nothing has come for a while
-  #isHurried = false; // timers wait
+  readonly #c: Native;
+  readonly #state = new Int32Array(Object.keys(Field).length);
+  #down: Buffer = Buffer.allocUnsafeSlow(bufferSize);
+  readonly #up = Buffer.allocUnsafeSlow(bufferSize);
+  #isListening = true;
+  #isHurried = false;
+  #parting: PromiseWithResolvers<void> | undefined; // resolved when nothing waits to be said
+  #unsaid: Buffer[] = []; // lines that the server has not taken: it is dead
+  #saidAt = -Infinity; // when something was said last, ms
 
-  private constructor(c: LibC) {
+  constructor(c: Native) {
     this.#c = c;
-    ({ promise: this.closed, resolve: this.#close } = Promise.withResolvers<void>());
   }
 
-  /** Adopts stdin, a socket pair, which is stdout as well. */
-  static async open(c: LibC): Promise<NativeRelay> {
-    const relay = new NativeRelay(c);
-    relay.#server = await Bun.connect({
-      fd: stdin,
-      socket: {
-        data: (_, chunk) => relay.#show(chunk),
-        drain: () => relay.#flushUp(),
-        close: () => relay.#hangUp(),
-        error: () => {},
-      },
-    });
-    return relay;
-  }
+  async run(client: Socket, ears: Ears, { maxLine, pace, isTorn }: Limits): Promise<void> {
+    const state = this.#state;
+    state.set([stdin, this.#adopt(client), ipc]);
+    state[Field.partial] = Math.min(maxLine + 1, bufferSize - 1);
+    state[Field.torn] = Number(isTorn);
+    let busy: Promise<void> | undefined; // what the client said is being dealt with
+    let patience = soon;
+    const waitFor = (dealt: Promise<void> | undefined) => {
+      busy = dealt?.then(() => void (busy = undefined));
+    };
 
-  /** Takes over the client's native socket: it reports nothing to the `net.Socket` any more. */
-  serve(client: Socket, maxLine: number, torn: (isTorn: boolean) => void): void {
-    this.#torn = torn;
-    this.#maxPartial = Math.min(maxLine + 1, bufferSize - 1);
-    const { _handle } = client as unknown as { _handle: NativeSocket };
-    this.#client = _handle;
-    const gone = () => this.#lose();
-    _handle.reload({
-      socket: { data() {}, end() {}, error() {}, drain: () => this.#flushDown(), close: gone },
-    });
-    _handle.pause(); // it is read by #takeLines() alone
-  }
+    const leave = (wasReset: boolean) => {
+      this.stopListening();
+      waitFor(ears.end(wasReset));
+    };
 
-  async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array, void> {
-    for (;;) {
-      const lines = this.#block();
-      if (this.#isHurried) await turn();
-      if (lines === null) return;
-      if (lines) yield lines;
-      else if (this.#hasHungUp || !process.connected) return void (await this.closed);
-      else await turn();
+    if (state[Field.client]! < 0) leave(true); // it was gone before it got here
+    while (busy || !this.#parting) {
+      if (!process.connected) state[Field.control] = -1;
+      const mayListen = this.#isListening && !busy;
+      const lines = mayListen ? Math.min(pace.lines, maxLines) : 0;
+      const isDue = busy || this.#isHurried || !process.connected;
+      const wait = isDue ? slice : mayListen && lines === 0 ? Math.ceil(pace.wait) : patience;
+      const wasTorn = state[Field.torn] === 1;
+      const got = this.#relay(lines, wait);
+      patience = got === Event.turn ? hardlyEver : soon;
+      if (got === Event.hungUp) return await this.#hangUp();
+      if (got === Event.gone) break;
+      if (got === Event.torn) ears.hold({ part: true });
+      else if (got === Event.turn) await turn();
+      else if (got > 0) {
+        pace.spend(state[Field.taken]!);
+        if (wasTorn && state[Field.torn] === 0) ears.hold({ part: false });
+        waitFor(ears.hear(this.#up.subarray(0, got)));
+      } else leave(got === Event.reset);
     }
+    this.#parting?.resolve();
+    await busy; // which needs no server any more
+    await turn();
+    const remains = this.#collect();
+    if (await ears.orphaned(remains)) return;
+    this.#down = remains.unshown;
+    [state[Field.from], state[Field.to]] = [0, remains.unshown.length];
+    await this.#hangUp();
+  }
+
+  /** Reads what the server has written before its end, and waits for that if it has not come yet. */
+  #collect(): Remains {
+    const state = this.#state;
+    const [from, to] = [state[Field.from]!, state[Field.to]!];
+    const blocks = [this.#down.subarray(from, to)];
+    let last = to > 0 ? this.#down[to - 1] : newline;
+    let wasReset = false; // the server has not read everything
+    try {
+      for (let block; (block = readBlock()).length > 0; last = block.at(-1)) blocks.push(block);
+    } catch {
+      wasReset = true;
+    }
+    const isMidLine = last !== newline;
+    const isBehind = from < to || blocks.length > 1 || isMidLine;
+    return {
+      client: state[Field.client]!,
+      unsaid: `${Buffer.concat(this.#unsaid)}`,
+      unshown: Buffer.concat(blocks),
+      isTorn: state[Field.torn] === 1,
+      isMidLine,
+      mayMiss: isBehind && !this.#parting, // more may have waited in the server
+      mayLack: wasReset || (!this.#parting && performance.now() - this.#saidAt < recently),
+    };
+  }
+
+  stopListening(): void {
+    this.#isListening = false;
   }
 
   hurry(): void {
     this.#isHurried = true;
   }
 
-  say(lines: string): Promise<void> | undefined {
+  part(): Promise<void> {
+    this.stopListening();
+    this.#parting = Promise.withResolvers();
+    return this.#parting.promise;
+  }
+
+  say(lines: string): undefined {
     const bytes = Buffer.from(lines);
     this.said += bytes.length;
-    const taken = this.#server.write(bytes);
-    if (taken === bytes.length) return undefined;
-    this.#up = bytes.subarray(Math.max(0, taken));
-    this.#upTaken = Promise.withResolvers();
-    return this.#upTaken.promise;
+    this.#saidAt = performance.now();
+    const sent = this.#c.say(stdin, bytes, bytes.length);
+    // A server that dies in the middle of a line does not relay that line.
+    if (sent < bytes.length)
+      this.#unsaid.push(bytes.subarray(bytes.lastIndexOf(newline, sent - 1) + 1));
   }
 
-  #flushUp(): void {
-    if (!this.#up) return;
-    const taken = Math.max(0, this.#server.write(this.#up));
-    this.#up = this.#up.subarray(taken);
-    if (this.#up.length > 0) return;
-    this.#up = undefined;
-    this.#upTaken.resolve();
-  }
-
-  // --- In the event loop -------------------------------------------------------------------------
-
-  /** Writes to the client; what its socket does not take waits, and the server is not read. */
-  #show(chunk: Uint8Array): void {
-    const taken = this.#client ? this.#client.write(chunk) : chunk.length;
-    if (taken < 0) return this.#lose(); // Bun knows that it is closed
-    if (taken === chunk.length) return;
-    this.#down = Buffer.from(chunk.subarray(taken)); // a copy
-    this.#server.pause();
-  }
-
-  #flushDown(): void {
-    const bytes = this.#down;
-    if (!bytes) return;
-    this.#down = undefined;
-    this.#show(bytes);
-    if (!this.#down) this.#server.resume();
-  }
-
-  /** The client is gone: what is on its way to it goes nowhere. */
-  #lose(): void {
-    this.wasReset = true;
-    this.#client = undefined;
-    this.#flushDown();
-  }
-
-  /** The server has ended its bytes, behind which the client gets the end of its own. */
-  #hangUp(): void {
-    this.#hasHungUp = true;
-    const client = this.#client;
-    if (!client) return this.#close();
-    const close = this.#close;
-    client.reload({ socket: { data() {}, error() {}, end: close, close } });
-    client.shutdown();
-    client.resume(); // to see that the client closes, too, which it should do first
-    setTimeout(close, 500);
-  }
-
-  // --- Blocking ----------------------------------------------------------------------------------
-
-  /**
-   * Moves what comes down until the client says something. Gives its lines; or null at its end; or
-   * undefined if the event loop must run.
-   */
-  #block(): Uint8Array | null | undefined {
-    for (let turns = 0; turns < maxTurns; turns++) {
-      const client = this.#client;
-      if (this.#hasHungUp || !process.connected) return undefined;
-      if (!client) return null;
-      const isFull = this.#down !== undefined;
-      this.#polled.watch(0, stdin, isFull ? 0 : POLLIN);
-      this.#polled.watch(1, client.fd, POLLIN | POLLRDHUP | (isFull ? POLLOUT : 0));
-      this.#polled.watch(2, ipc, POLLIN);
-      const patience = this.#isHurried ? soon / 5 : this.#isQuiet ? hardlyEver : soon;
-      this.#isQuiet = !this.#polled.wait(this.#c, patience);
-      if (this.#isQuiet || this.#polled.happened(2)) return undefined;
-      if (this.#polled.happened(0) && !this.#relay(client.fd)) return undefined;
-      const happened = this.#polled.happened(1);
-      if (happened & POLLOUT) this.#flushDown();
-      if (happened & ~POLLOUT) {
-        const lines = this.#takeLines(client.fd, (happened & POLLRDHUP) !== 0);
-        if (lines !== undefined) return lines;
-      }
-    }
-    return undefined;
-  }
-
-  /** Moves a block from the server to the client; gives false if there is none. */
-  #relay(client: number): boolean {
-    const got = this.#c.recv(stdin, this.#address, bufferSize, MSG_DONTWAIT);
-    if (got <= 0) return false;
-    const sent = this.#c.send(client, this.#address, got, MSG_DONTWAIT | MSG_NOSIGNAL);
-    if (sent !== got) this.#show(this.#buffer.subarray(Math.max(0, sent), got));
-    return true;
+  #relay(lines: number, wait: number): number {
+    this.#state[Field.lines] = lines;
+    return this.#c.relay(this.#state, this.#down, this.#up, bufferSize, wait);
   }
 
   /**
-   * Takes whole lines out of the client's socket; gives null at the end. The beginning of a line stays
-   * there, so that it does not die with this process. But it is taken if it is too long for a line; and if the
-   * kernel reports it again before there is more of it. That means that the client cannot send more: the
-   * window is closed, because a few bytes can keep the memory of a large segment.
+   * Duplicates the client's descriptor and lets Bun close its own: Bun would close the connection at a reset,
+   * and what had arrived before would be lost.
    */
-  #takeLines(client: number, hasEnded: boolean): Uint8Array | null | undefined {
-    const held = this.#c.recv(client, this.#address, bufferSize, MSG_PEEK | MSG_DONTWAIT);
-    if (held === 0) return null;
-    if (held < 0) {
-      if (shouldRetry(this.#c)) return undefined;
-      this.#client?.terminate(); // Bun does not look at a paused socket: it would not notice
-      this.#lose();
-      return null;
-    }
-    const end = this.#buffer.lastIndexOf(0x0a, held - 1) + 1;
-    if (end === 0 && !hasEnded && held >= this.#watermark && held <= this.#maxPartial) {
-      setLowWatermark(this.#c, client, (this.#watermark = held + 1));
-      return undefined;
-    }
-    if (this.#watermark > 1) setLowWatermark(this.#c, client, (this.#watermark = 1));
-    const taken = hasEnded || end === 0 ? held : end;
-    if (end === 0 && !this.#isTorn) this.#torn((this.#isTorn = true));
-    this.#c.recv(client, this.#address, taken, MSG_DONTWAIT);
-    if (end > 0 && this.#isTorn) this.#torn((this.#isTorn = false));
-    return this.#buffer.subarray(0, taken);
+  #adopt(client: Socket): number {
+    const fd = this.#c.dup(descriptorOf(client));
+    client.on("error", () => {}).destroy();
+    return fd;
   }
+
+  /** The server has ended its lines: the client gets the rest of them, and the end behind it. */
+  async #hangUp(): Promise<void> {
+    const state = this.#state;
+    [state[Field.server], state[Field.control]] = [-1, -1];
+    while (state[Field.from]! < state[Field.to]!) {
+      this.#relay(0, slice);
+      await turn();
+    }
+    this.#c.shutdown(state[Field.client]!, SHUT_WR);
+    // What the client still says is dropped. Unread, it would make the end a reset.
+    const deadline = performance.now() + closeTimeout;
+    for (let got = 0; performance.now() < deadline;)
+      if ((got = this.#relay(maxLines, slice)) === Event.ended || got === Event.reset) return;
+  }
+}
+
+function readBlock(): Buffer {
+  const block = Buffer.allocUnsafe(bufferSize);
+  return block.subarray(0, readSync(stdin, block));
 }
 
 /** Lets the event loop do what is due: first what it knows of, then what the kernel tells it. */

@@ -8,46 +8,65 @@
  * @module
  */
 import type { Socket } from "node:net";
-import type { Relay } from "./relay.ts";
+import type { Ears, Limits, Relay } from "./relay.ts";
 
 const newline = 0x0a;
+const closeTimeout = 500; // for the client to close its end, which it should do first, ms
 
 export class PlainRelay implements Relay {
   said = 0;
-  wasReset = false;
-  readonly closed: Promise<void>;
-  readonly #close: () => void;
   readonly #stdout = Bun.stdout.writer();
-  #client: Socket | undefined;
-  #isTorn = false; // the beginning of a line was taken, and its end not yet
-  #torn: (isTorn: boolean) => void = () => {};
+  #isListening = true;
 
-  constructor() {
-    ({ promise: this.closed, resolve: this.#close } = Promise.withResolvers<void>());
-    process.stdin.on("data", (chunk: Buffer) => this.#show(chunk)).on("end", () => this.#hangUp());
-  }
-
-  serve(client: Socket, _maxLine: number, torn: (isTorn: boolean) => void): void {
-    this.#torn = torn;
+  async run(client: Socket, ears: Ears, limits: Limits): Promise<void> {
     client.allowHalfOpen = true; // a client that has said everything may want to read on
-    client.on("error", () => (this.wasReset = true));
-    client.on("close", () => process.stdin.resume()); // what is on its way to it goes nowhere
-    this.#client = client;
-    process.stdin.resume();
+    const { promise: closed, resolve: close } = Promise.withResolvers<void>();
+    const { stdin } = process;
+    stdin.on("data", (chunk: Buffer) => {
+      if (client.destroyed || client.write(chunk)) return;
+      stdin.pause();
+      client.once("drain", () => stdin.resume());
+    });
+    client.on("close", () => stdin.resume()); // what is on its way to it goes nowhere
+    stdin.on("end", () => {
+      if (client.destroyed) return close();
+      client.once("close", close);
+      client.end(() => setTimeout(close, closeTimeout)); // the kernel has all of it
+    });
+    void this.#listen(client, ears, limits);
+    await closed;
   }
 
-  async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array, void> {
+  async #listen(client: Socket, ears: Ears, { pace }: Limits): Promise<void> {
+    let wasReset = false;
+    client.on("error", () => (wasReset = true));
     try {
       // Left to itself, the iterator destroys the socket when the client has ended its half of it.
-      for await (const chunk of this.#client!.iterator({ destroyOnReturn: false })) {
-        const isTorn = chunk.at(-1) !== newline;
-        if (isTorn !== this.#isTorn) this.#torn((this.#isTorn = isTorn));
-        yield chunk;
+      for await (const chunk of client.iterator({
+        destroyOnReturn: false,
+      }) as AsyncIterable<Buffer>) {
+        ears.hold({ part: chunk.at(-1) !== newline });
+        for (let rest = chunk; rest.length > 0 && this.#isListening;) {
+          ears.hold({ lines: pace.lines === 0 });
+          if (pace.lines === 0) await Bun.sleep(pace.wait);
+          const [end, lines] = endOfLines(rest, pace.lines);
+          pace.spend(lines);
+          await ears.hear(rest.subarray(0, end));
+          rest = rest.subarray(end);
+        }
+        ears.hold({ lines: false });
       }
     } catch {
-      this.wasReset = true;
+      wasReset = true;
     }
+    await ears.end(wasReset);
   }
+
+  stopListening(): void {
+    this.#isListening = false;
+  }
+
+  part(): undefined {} // nobody knows what its buffers hold
 
   hurry(): void {} // timers run anyway
 
@@ -60,19 +79,11 @@ export class PlainRelay implements Relay {
       // The server is dead.
     }
   }
+}
 
-  #show(chunk: Uint8Array): void {
-    const client = this.#client;
-    if (!client) return process.stdin.pause().unshift(chunk); // until there is one
-    if (client.destroyed || client.write(chunk)) return;
-    process.stdin.pause();
-    client.once("drain", () => process.stdin.resume());
-  }
-
-  #hangUp(): void {
-    const client = this.#client;
-    if (!client || client.destroyed) return this.#close();
-    client.once("close", this.#close);
-    client.end(() => setTimeout(this.#close, 500)); // the kernel has all of it; the client closes first
-  }
+/** Where so many lines end at the latest, or all there is; and how many lines that are. */
+function endOfLines(chunk: Uint8Array, most: number): [end: number, lines: number] {
+  let [end, lines] = [0, 0];
+  for (let next; lines < most && (next = chunk.indexOf(newline, end)) >= 0; lines++) end = next + 1;
+  return [lines < most ? chunk.length : end, lines];
 }

@@ -1,29 +1,89 @@
 /**
- * What carries bytes between a worker's client and the server.
+ * What moves bytes between a worker's client and the server: the C way or the plain one.
  *
  * @module
  */
-import type { Socket } from "node:net";
+import { Socket } from "node:net";
+import type { Pace } from "./pace.ts";
+
+/** What a relay still holds when its server is gone. */
+export interface Remains {
+  /** The client's socket, a descriptor. */
+  client: number;
+  /** Whole lines of the client that the server has not taken. */
+  unsaid: string;
+  /** What the server has written and the client has not been sent; it may begin in the middle of a line. */
+  unshown: Buffer;
+  /** Whether the beginning of a line was taken from the client, whose end is still to come. */
+  isTorn: boolean;
+  /** Whether `unshown`, or what was sent before, ends in the middle of a line. */
+  isMidLine: boolean;
+  /** Whether lines for the client may have died with the server. */
+  mayMiss: boolean;
+  /** Whether lines of the client may have died with the server. */
+  mayLack: boolean;
+}
+
+/** What happens at the client's end. */
+export interface Ears {
+  /**
+   * The client has said something: a chunk, which is valid until this returns. No more is read while the
+   * promise is pending.
+   */
+  hear(chunk: Uint8Array): Promise<void> | undefined;
+  /** The client says nothing more. After a reset, a line without its end does not count. */
+  end(wasReset: boolean): Promise<void> | undefined;
+  /** Reports what is about to be taken and not said at once, or has been said now. */
+  hold(what: { lines: boolean } | { part: boolean }): void;
+  /**
+   * The server is gone. Gives whether another one has the client now; else it is disconnected, when it has
+   * got what is left of `unshown`.
+   */
+  orphaned(remains: Remains): Promise<boolean>;
+}
+
+/** How much is taken from a client. */
+export interface Limits {
+  /** The longest of the client's lines, bytes. */
+  maxLine: number;
+  pace: Pace;
+  /** Whether a dead worker has taken the beginning of a line, whose end is still to come. */
+  isTorn: boolean;
+}
 
 /** What the client says goes up to the server; what the others say comes down. */
 export interface Relay {
   /** Bytes said to the server so far. */
   readonly said: number;
-  /** Whether the client's connection was reset: what it said last may be lost. */
-  readonly wasReset: boolean;
-  /** Resolves when the server says nothing more and the client has everything, or is gone. */
-  readonly closed: Promise<void>;
+  /** Moves bytes until the server has ended its lines and the client has all of them, or is gone. */
+  run(client: Socket, ears: Ears, limits: Limits): Promise<void>;
+  /** Takes nothing more from the client. */
+  stopListening(): void;
   /**
-   * Begins to show the client what the others say.
-   *
-   * @param maxLine the longest of the client's own lines, bytes
-   * @param torn called before the beginning of a line is taken without its end, and when it is whole
+   * Prepares for the end of the server: takes nothing more from the client, nor shows it anything, and reads
+   * all that the server still writes. Resolves when everything is said that was taken from the client;
+   * undefined if this relay cannot outlive its server.
    */
-  serve(client: Socket, maxLine: number, torn: (isTorn: boolean) => void): void;
-  /** What the client says, in chunks, to its end or its reset. A chunk is valid until the next one. */
-  [Symbol.asyncIterator](): AsyncIterator<Uint8Array, void>;
-  /** Lets timers run from now on: else they may wait until something else happens. */
-  hurry(): void;
+  part(): Promise<void> | undefined;
   /** Says whole lines to the server. Pending while it does not take them. Never rejects. */
-  say(lines: string): Promise<void> | void;
+  say(lines: string): Promise<void> | undefined;
+  /** Lets timers and promises run within 20 ms from now on. */
+  hurry(): void;
+}
+
+/** Opens stdin and stdout: the C way if it can be had, unless the server asks for the plain one. */
+export async function openRelay(isPlain: boolean): Promise<Relay> {
+  await rehearse();
+  const { native } = isPlain ? {} : await import("../shared/native.ts");
+  if (!native) return new (await import("./plain-relay.ts")).PlainRelay();
+  return new (await import("./native-relay.ts")).NativeRelay(native);
+}
+
+/** Loads what Bun loads when it makes the first socket, before a client has to wait for it: 7 ms. */
+async function rehearse(): Promise<void> {
+  const socket = new Socket();
+  socket.push("line");
+  socket.push(null);
+  for await (const _ of socket.iterator({ destroyOnReturn: false }));
+  socket.destroy();
 }

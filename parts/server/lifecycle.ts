@@ -1,0 +1,99 @@
+/**
+ * How the server begins to listen, which signals it obeys, and how it ends.
+ *
+ * @module
+ */
+import type { AddressInfo, Server } from "node:net";
+import { fail } from "../shared/command-line.ts";
+import { atMost } from "../shared/timers.ts";
+import type { Adoption } from "./adopt.ts";
+import { type Connection, filesPerClient } from "./connection.ts";
+import { endLog, log, say } from "./log.ts";
+import type { Options } from "./options.ts";
+import type { Pool } from "./pool.ts";
+import { isIgnored } from "./proc.ts";
+import type { WorkerProcess } from "./process.ts";
+import type { Room } from "./room.ts";
+
+const ownFiles = 27; // that the server itself needs: 8, and a few for connections that are refused
+
+/**
+ * How many clients there can be at once, next to the spares, if `maxFiles` may be open. Ends the process, with a
+ * line that says what to do, if there can be none.
+ */
+export function countPlaces({ maxClients, spares }: Options, maxFiles: number): number {
+  const needed = ownFiles + spares * (filesPerClient - 1); // a spare has no client's socket
+  const places = Math.floor((maxFiles - needed) / filesPerClient);
+  if (places < 1)
+    fail(
+      1,
+      `${maxFiles} open files are too few for ${spares} spares and a client: ulimit -n ${needed + filesPerClient}`,
+    );
+  return Math.min(maxClients, places);
+}
+
+/** Listens, and says so. Ends the process, with a line that says what to do, if that is not possible. */
+export async function listen(server: Server, host: string, port: number): Promise<void> {
+  server.on("error", (error: NodeJS.ErrnoException) => {
+    if (server.listening) return log(`cannot accept: ${error.message}`);
+    if (error.code === "EADDRINUSE")
+      fail(1, `port ${port} is taken: stop what uses it, or choose another with --port`);
+    fail(1, `cannot listen on ${host}:${port} (${error.code}): is --host this machine's?`);
+  });
+  await new Promise<void>((resolve) => server.listen(port, host, resolve));
+  const { address, family, port: taken } = server.address() as AddressInfo;
+  say(`listening on ${family === "IPv6" ? `[${address}]` : address}:${taken} (pid ${process.pid})`);
+}
+
+/** What the clients are to do at the server's end: leave, or wait for the next server. */
+type How = "finish" | "wait";
+
+/** Obeys signals: SIGHUP reads again what there is to read. */
+export function obeySignals(shutDown: (how: How) => Promise<void>, reload?: () => void): void {
+  for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => void shutDown("finish"));
+  process.on("SIGUSR2", () => void shutDown("wait"));
+  // Under nohup(1), the end of the terminal is no reason to stop.
+  if (!isIgnored(1)) process.on("SIGHUP", reload ?? (() => void shutDown("finish")));
+}
+
+const partingTimeout = 5000; // for the workers to say the last lines, and again to read theirs, ms
+
+/** Everything that has to end. */
+export interface Running {
+  server: Server;
+  pool: Pool<WorkerProcess>;
+  room: Room<Connection>;
+  connections: Set<Connection>;
+  adoption: Adoption;
+}
+
+/**
+ * Ends everything within 2 s: accepts nobody, relays what is on its way, and tells everyone. If the clients
+ * are to wait, their processes get all that waits for them here; that takes longer if it is much.
+ */
+export async function shutDown(running: Running, how: How): Promise<void> {
+  const { server, pool, room, connections, adoption } = running;
+  const all = [...connections];
+  if (pool.isClosed) {
+    pool.kill();
+    process.exit(130); // asked twice
+  }
+  server.close();
+  adoption.close();
+  pool.close();
+  for (const connection of all) connection.order({ type: how });
+  if (how === "wait") {
+    await atMost(partingTimeout, ...all.map((connection) => connection.silent));
+    for (const connection of all) connection.close(2 * partingTimeout);
+    const passed = all.map((connection) => connection.passed);
+    await atMost(partingTimeout, room.close("keep"), ...passed);
+    log("going, clients wait for the next server");
+  } else {
+    await atMost(500, ...all.map((connection) => connection.silent));
+    for (const connection of all) connection.sendAway("server is shutting down");
+    await atMost(1000, room.close("leave"), ...all.map((connection) => connection.life));
+    pool.kill();
+  }
+  await atMost(100, endLog()); // the terminal may be stopped
+  process.exit();
+}

@@ -1,0 +1,170 @@
+/*
+ * The two loops that move every line. They hold no decision and no state but what they are given: native.ts
+ * says what each function does. There are no headers on the user's machine, so the constants are Linux's own
+ * numbers, and Bun defines POLL, RECV and so on as the addresses of these functions (man 2).
+ */
+struct pollfd {
+	int fd;
+	short events, revents;
+};
+#define poll ((int (*)(struct pollfd *, unsigned long, int))POLL)
+#define recv ((long (*)(int, void *, unsigned long, int))RECV)
+#define send ((long (*)(int, const void *, unsigned long, int))SEND)
+#define setsockopt ((int (*)(int, int, int, const void *, unsigned))SETSOCKOPT)
+#define sendmsg ((long (*)(int, const struct msghdr *, int))SENDMSG)
+#define recvmsg ((long (*)(int, struct msghdr *, int))RECVMSG)
+
+enum { POLLIN = 1, POLLOUT = 4, POLLERR = 8, POLLHUP = 16, POLLRDHUP = 0x2000 };
+enum { MSG_PEEK = 2, MSG_DONTWAIT = 0x40, MSG_NOSIGNAL = 0x4000, SOL_SOCKET = 1, SO_RCVLOWAT = 18 };
+
+/* What relay() returns, if not a number of bytes; native.ts has the same. */
+enum { AGAIN = 0, TURN = -1, ENDED = -2, RESET = -3, TORN = -4, HUNG_UP = -5, GONE = -6 };
+
+enum { SOON = 100 /* ms */, MAX_TURNS = 1000 };
+
+/* Between two calls, TypeScript sees and sets this as an Int32Array. */
+struct relay {
+	int server, client, control; /* descriptors; a negative one is not watched */
+	int lines;                   /* may be taken from the client now */
+	int taken;                   /* were taken by this call */
+	int partial;                 /* bytes of a line without its end that may stay in the client's socket */
+	int torn;                    /* the beginning of a line was taken, and its end not yet */
+	int watermark;               /* bytes that the client's socket must hold before poll reports it */
+	int from, to;                /* down[from] to down[to - 1] is what the client has not taken */
+};
+
+static void watermark(struct relay *r, int bytes)
+{
+	if (bytes != r->watermark)
+		setsockopt(r->client, SOL_SOCKET, SO_RCVLOWAT, &bytes, sizeof bytes);
+	r->watermark = bytes;
+}
+
+/*
+ * Takes whole lines out of the client's socket. The beginning of a line stays there, so that it does not die
+ * with this process. It is taken if it is too long for a line, or if the client can send no more: because it
+ * has ended, or because its window is closed (a few bytes can keep the memory of a large segment), which shows
+ * when the kernel reports the socket again and there is no more in it.
+ */
+static int take(struct relay *r, char *up, int size, int ended)
+{
+	int held = recv(r->client, up, size, MSG_PEEK | MSG_DONTWAIT);
+	int end = 0;
+	if (held <= 0)
+		return held == 0 ? ENDED : ended ? RESET : AGAIN;
+	for (int at = 0; at < held && r->taken < r->lines; at++)
+		if (up[at] == '\n')
+			r->taken++, end = at + 1;
+	if (end == 0 && !ended && held >= r->watermark && held <= r->partial)
+		return watermark(r, held + 1), AGAIN;
+	watermark(r, 1);
+	if (end == 0 && !r->torn)
+		return r->torn = 1, TORN; /* TypeScript reports it, and calls again */
+	if (end > 0)
+		r->torn = 0;
+	return recv(r->client, up, end > 0 ? end : held, MSG_DONTWAIT);
+}
+
+int relay(struct relay *r, char *down, char *up, int size, int ms)
+{
+	int jammed = 0; /* the server's socket is so full that lines stay in the client's */
+	r->taken = 0;
+	if (r->watermark == 0)
+		watermark(r, 1); /* it belongs to the socket: a dead worker may have left a higher one */
+	for (int turns = 0; turns < MAX_TURNS; turns++, ms = SOON) {
+		int full = r->from < r->to, listens = r->lines > 0 && !jammed, got;
+		struct pollfd on[3] = {
+			{r->server, (full ? 0 : POLLIN) | (jammed ? POLLOUT : 0), 0},
+			{r->client, (listens ? POLLIN | POLLRDHUP : 0) | (full ? POLLOUT : 0), 0},
+			{r->control, POLLIN, 0},
+		};
+		/* Without events it is left out: poll would report that the client is gone, again and again. */
+		if (on[1].events == 0)
+			on[1].fd = -1;
+		if (poll(on, 3, ms) <= 0 || on[2].revents)
+			return TURN;
+		if (on[0].revents & (POLLERR | POLLHUP))
+			return GONE; /* even if there is more to read */
+		if (on[0].revents & ~POLLOUT) {
+			got = recv(r->server, down, size, MSG_DONTWAIT);
+			if (got == 0)
+				return HUNG_UP;
+			if (got > 0)
+				r->from = 0, r->to = got;
+		}
+		if (on[0].revents & POLLOUT)
+			jammed = 0;
+		if (r->from < r->to) {
+			got = send(r->client, down + r->from, r->to - r->from, MSG_DONTWAIT | MSG_NOSIGNAL);
+			if (got > 0)
+				r->from += got;
+			else if (on[1].revents & (POLLERR | POLLHUP))
+				r->from = r->to; /* the client is gone, and with it what was on its way */
+		}
+		if (on[1].revents & ~POLLOUT && listens) {
+			struct pollfd room = {r->server, POLLOUT, 0};
+			jammed = r->server >= 0 && poll(&room, 1, 0) == 0;
+			if (!jammed && (got = take(r, up, size, on[1].revents & (POLLRDHUP | POLLHUP | POLLERR))) != AGAIN)
+				return got;
+		}
+	}
+	return TURN;
+}
+
+int say(int server, const char *block, int size)
+{
+	for (int sent = 0; sent < size;) {
+		struct pollfd room = {server, POLLOUT, 0};
+		int taken = send(server, block + sent, size - sent, MSG_DONTWAIT | MSG_NOSIGNAL);
+		if (taken > 0)
+			sent += taken;
+		else if (poll(&room, 1, -1) > 0 && room.revents & (POLLERR | POLLHUP))
+			return sent;
+	}
+	return size;
+}
+
+void broadcast(const int *receivers, int count, const char *block, int size, int *taken)
+{
+	for (int i = 0; i < count; i++) {
+		int sent = receivers[i] < 0 ? 0 : send(receivers[i], block, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+		taken[i] = sent < 0 ? 0 : sent;
+	}
+}
+
+/* What sendmsg and recvmsg take: one byte of data, and beside it one descriptor. */
+struct msghdr {
+	void *name;
+	unsigned namelen;
+	struct iovec {
+		void *base;
+		unsigned long len;
+	} *data;
+	unsigned long blocks;
+	struct beside {
+		unsigned long len;
+		int level, type, fd;
+	} *beside;
+	unsigned long besidelen;
+	int flags;
+};
+enum { SCM_RIGHTS = 1, BESIDE = 20 /* bytes of a struct beside */, MSG_CMSG_CLOEXEC = 0x40000000 };
+
+int pass(int via, int fd)
+{
+	struct iovec data = {"+", 1};
+	struct beside beside = {BESIDE, SOL_SOCKET, SCM_RIGHTS, fd};
+	struct msghdr message = {0, 0, &data, 1, &beside, BESIDE, 0};
+	return sendmsg(via, &message, MSG_DONTWAIT | MSG_NOSIGNAL) == 1;
+}
+
+int accept_passed(int via)
+{
+	char byte;
+	struct iovec data = {&byte, 1};
+	struct beside beside = {0};
+	struct msghdr message = {0, 0, &data, 1, &beside, BESIDE, 0};
+	if (recvmsg(via, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) != 1)
+		return -1;
+	return beside.len == BESIDE && beside.level == SOL_SOCKET && beside.type == SCM_RIGHTS ? beside.fd : -2;
+}

@@ -1,0 +1,90 @@
+/**
+ * The server, as a worker sees it over IPC: what it is asked and reported, and what it orders.
+ *
+ * @module
+ */
+import type { Heritage, Holds, Meeting, Message, Order, Question } from "../shared/control.ts";
+import type { Relay } from "./relay.ts";
+
+export class Server {
+  /** What the server calls our client; empty before that has joined. */
+  name = "";
+  /** Whether the client has left, or was ordered to. */
+  isLeaving = false;
+  /** Whether it has died with a question of ours, or before we could ask. */
+  hasFailed = false;
+  #meeting: Meeting | undefined;
+  readonly #relay: Relay;
+  #holds: Holds = { type: "holds", lines: false, part: false };
+  #answer = Promise.withResolvers<void>(); // to the question that waits
+
+  constructor(relay: Relay) {
+    this.#relay = relay;
+    process.on("disconnect", () => this.#answer.resolve());
+    process.on("message", (order: Order) => {
+      if (order.type === "serve") this.#meeting = order.meeting;
+      if (order.type === "wait") this.#part();
+      if (order.type === "name") this.name = order.name;
+      if (order.type === "done") this.#answer.resolve();
+      if (order.type === "finish") this.leave();
+    });
+  }
+
+  /** Takes over from a worker that has died. */
+  inherit({ name = "", isTorn = false, isLeaving = false }: Partial<Heritage> = {}): void {
+    this.name = name;
+    this.#holds.part = isTorn;
+    this.isLeaving = isLeaving;
+    if (isLeaving) this.#relay.stopListening();
+  }
+
+  /** Where our client waits for another server when this one is gone; undefined if it does not wait. */
+  get meeting(): Meeting | undefined {
+    return this.name && !this.isLeaving ? this.#meeting : undefined;
+  }
+
+  /** Sends a message that has no answer. */
+  report(message: Message): void {
+    if (process.connected) process.send!(message);
+  }
+
+  /** Reports what would be lost with this process, if that has changed. */
+  hold(what: { lines: boolean } | { part: boolean }): void {
+    const holds = { ...this.#holds, ...what };
+    if (holds.lines !== this.#holds.lines || holds.part !== this.#holds.part) this.report(holds);
+    this.#holds = holds;
+  }
+
+  /** Asks something and waits for the answer: what the client sent later does not overtake it. */
+  async ask(question: Question): Promise<void> {
+    this.#answer = Promise.withResolvers();
+    this.report({ ...question, at: this.#relay.said });
+    if (process.connected) await this.#answer.promise;
+    this.hasFailed ||= !process.connected;
+  }
+
+  /** Tells our own client something, in order with what the others say. */
+  tell(text: string): Promise<void> {
+    return this.ask({ type: "tell", text });
+  }
+
+  /** Tells our own client why it is not served, and the log as well: that is its end. */
+  refuse(text: string): Promise<void> {
+    return this.ask({ type: "refuse", text });
+  }
+
+  /** Reports that the client says nothing more: the server tells the room, and ends our stdin. */
+  leave(): void {
+    if (this.isLeaving) return;
+    this.isLeaving = true;
+    this.#relay.stopListening();
+    this.report({ type: "leave", at: this.#relay.said });
+  }
+
+  /** The server goes, and means to come back: our client says nothing more to it, and waits. */
+  #part(): void {
+    const parted = this.meeting && this.#relay.part();
+    if (!parted) return this.leave();
+    void parted.then(() => this.report({ type: "leave", at: this.#relay.said }));
+  }
+}

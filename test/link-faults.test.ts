@@ -1,0 +1,133 @@
+/** Servers that share a room: one is lost, or the link to Redis is slow, refused or cut. */
+import { expect } from "bun:test";
+import { Client } from "./helpers.ts";
+import {
+  allSee,
+  back,
+  crash,
+  hasty,
+  lost,
+  noticesTo,
+  openRoom,
+  Proxy,
+  Redis,
+  startLinked,
+  startTwo,
+  test,
+} from "./redis-server.ts";
+
+test("kill -9 of a server: the others are told who left, and the names are free", async (stack) => {
+  const { redis, first, ann, bob } = await openRoom(stack, hasty);
+  await using third = await startLinked(redis, hasty);
+  using _eve = await Client.connect(third, "eve");
+  using _zoe = await Client.connect(third, "zoe");
+  await crash(third);
+  for (const name of ["eve", "zoe"])
+    await allSee([ann, bob], `* ${name} left (their server was lost)`);
+  using _new = await Client.connect(first, "eve");
+  await bob.line("* eve joined (3 online)");
+  const left = bob.lines.all.filter((line) => line.includes(" left"));
+  expect(left.length).toBe(2); // each of them once, though two servers noticed
+});
+
+test("a server that was stopped for long: its people left for the others, and are back with it", async (stack) => {
+  const { first, second, ann, bob } = await openRoom(stack, hasty);
+  using carl = await Client.connect(second, "carl");
+  second.process.kill("SIGSTOP");
+  await ann.line("* bob left (their server was lost)");
+  await ann.line("* carl left (their server was lost)");
+  using eve = await Client.connect(first, "bob");
+  eve.send("while you slept\n");
+  await ann.line("bob: while you slept");
+  second.process.kill("SIGCONT");
+  await ann.line("* carl joined (their server is back)");
+  await bob.line("* bob is taken, you are bob2");
+  await allSee([ann, carl], "* bob is now bob2");
+  await allSee([bob, carl], "bob: while you slept");
+  bob.send("awake\n");
+  await allSee([ann, eve, carl], "bob2: awake");
+  expect(bob.lines.all.filter((line) => line.includes(" left"))).toEqual([]);
+});
+
+test("Redis was away for long: nobody is said to have left, but those whose server is gone", async (stack) => {
+  const { redis, ann, bob } = await openRoom(stack, hasty);
+  await using third = await startLinked(redis, hasty);
+  using _eve = await Client.connect(third, "eve");
+  await redis.kill();
+  await allSee([ann, bob], lost);
+  await crash(third);
+  await redis.age();
+  await redis.start();
+  await allSee([ann, bob], back);
+  await allSee([ann, bob], "* eve left (their server was lost)");
+  expect([...ann.heard, ...bob.heard].filter((line) => / left/.test(line)).length).toBe(2);
+});
+
+test("a user that may read the stream no more: the link is lost once, and back once", async (stack) => {
+  const redis = stack.use(await Redis.start());
+  await redis.send("ACL", "SETUSER", "ann", "on", ">pw", "~*", "+@all");
+  const { ann, bob } = await startTwo(
+    stack,
+    { url: redis.url.replace("//", "//ann:pw@") },
+    redis,
+    hasty,
+  );
+  const entries = await redis.appended();
+  await redis.send("CONFIG", "RESETSTAT");
+  await redis.send("ACL", "SETUSER", "ann", "-xread");
+  await ann.line(lost);
+  const rejected = /cmdstat_xread:.*rejected_calls=([5-9]|\d\d)/; // it was tried again and again
+  await redis.until((stats) => rejected.test(stats), "INFO", "commandstats");
+  expect(await redis.appended()).toEqual(entries);
+  await redis.send("ACL", "SETUSER", "ann", "+xread");
+  await ann.line(back);
+  bob.send("hello\n");
+  await ann.line("bob: hello");
+  expect(ann.heard.slice(-3)).toEqual([lost, back, "bob: hello"]);
+});
+
+test("links that are lost as soon as they are made: few notices, and nothing is appended", async () => {
+  await using redis = await Redis.start();
+  await using first = await startLinked(redis, hasty);
+  using ann = await Client.connect(first, "ann");
+  const monitor = new Bun.RedisClient(redis.url, { autoReconnect: false });
+  await redis.until((length) => length === "2", "XLEN", "pipechat:lobby"); // ours, and ann's joining
+  const entries = await redis.appended();
+  for (let cuts = 0; cuts < 6; cuts++) {
+    while (!(await monitor.send("CLIENT", ["LIST"])).includes("cmd=eval")) await Bun.sleep(1);
+    await monitor.send("CLIENT", ["KILL", "TYPE", "normal"]);
+  }
+  await ann.lines.count(back, 2); // the first was back at once, and then one that has lasted
+  monitor.close();
+  expect(noticesTo([ann])).toEqual([lost, back, lost, back]);
+  expect(await redis.appended()).toEqual(entries);
+});
+
+test("a slow Redis: lines arrive late, and the room is told once; one that is too slow is away", async (stack) => {
+  const redis = stack.use(await Redis.start());
+  const proxy = stack.use(await Proxy.start(redis));
+  const { ann, bob } = await startTwo(stack, proxy, redis, hasty);
+  const hello = async (text: string) => {
+    for (const client of [ann, bob]) client.send(`${text}\n`);
+    await Promise.all([bob.line(`ann: ${text}`), ann.line(`bob: ${text}`)]);
+  };
+  const [slow, quick] = [
+    /^\* link .* is slow: lines come about 1 s late$/,
+    "* link is quick again",
+  ];
+  proxy.delay = 325; // each way
+  await ann.line(slow);
+  await hello("slowly");
+  await hello("as slowly");
+  proxy.delay = 0;
+  await ann.line(quick);
+  proxy.delay = 1000;
+  const reason = "takes more than 1 s to answer: check the way to it, or check --redis";
+  await expect(startLinked(proxy, hasty)).rejects.toThrow(reason);
+  await ann.line(lost);
+  proxy.delay = 0;
+  await ann.line(back);
+  await hello("and now?");
+  const told = noticesTo([ann]).filter((line) => line.startsWith("* link"));
+  expect(told).toEqual([expect.stringMatching(slow), quick, lost, back]);
+});
