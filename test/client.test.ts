@@ -625,3 +625,19 @@ for (const [what, command] of [
     await shell.ends("ready:");
   });
 }
+
+test("Ctrl-Z changes nothing where no shell could continue it", async () => {
+  await using server = await startServer();
+  using bob = await Client.connect(server, "bob");
+  using ann = await startClient(server.port, "ann"); // the first process of its terminal
+  ann.type(`${line}\x1a`);
+  // A terminal in the wrong mode would itself show and keep what comes now, up to the end of a line.
+  await until(
+    () => /2004l[^]*2004h/.test(ann.raw),
+    "the terminal back in its mode",
+    () => ann.raw,
+  );
+  ann.type("!\x7f?\r");
+  await bob.line(`ann: ${line}?`);
+  await ann.ends(`you: ${line}? >`);
+});

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { cleanName, cleanText, createFramer } from "../parts/shared/text.ts";
+import { brokenRule, cleanName, cleanText, createFramer, nameKey } from "../parts/shared/text.ts";
 
 test.each([
   ["plain text, with punctuation: /* {} */", "plain text, with punctuation: /* {} */"],
@@ -27,10 +27,32 @@ test.each([
   ["\u115f\u3164\u2800", "guest"], // fillers and a blank: nobody sees them
   ["\u0301*\u0301ann", "ann"],
   ["e\u200b\u0301", "é"],
+  ["you", "guest"],
+  ["ＹｏＵ", "guest"],
+  ["you2", "you2"],
   ["x".repeat(33), "x".repeat(32)],
   ["😀".repeat(33), "😀".repeat(32)],
 ])("the name %j becomes %j", (text, name) => {
   expect(cleanName(text)).toBe(name);
+});
+
+test("nobody is called you, and one is told so", () => {
+  expect(brokenRule(" You ")).toBe("this name is reserved");
+  expect(brokenRule("young")).toBe("");
+});
+
+test.each([
+  ["ann", "ANN", true],
+  ["ann", "ａｎｎ", true], // full width
+  ["Zoë", "zoe\u0308", true],
+  ["straße", "STRASSE", true],
+  ["ὈΔΥΣΣΕΎΣ", "ὀδυσσεύς", true], // two lower cases of one letter
+  ["ﬁn", "FIN", true],
+  ["ann", "anna", false],
+  ["zoe", "zoë", false],
+  ["ann", "аnn", false], // Cyrillic: it only looks alike
+])("whether %j and %j are one name: %j", (one, other, same) => {
+  expect(nameKey(one) === nameKey(other)).toBe(same);
 });
 
 test("a stream gives the same lines wherever it is cut", () => {

@@ -7,6 +7,7 @@
 import { createInterface } from "node:readline";
 import { Writable } from "node:stream";
 import { cleanText } from "../shared/text.ts";
+import { after } from "../shared/timers.ts";
 
 /** Makes text less bright. util.styleText would also obey CI and TERM, which are not the user's wish. */
 export const dim = (text: string): string => `\x1b[2m${text}\x1b[22m`;
@@ -58,6 +59,7 @@ export class Terminal {
   #asker: ((secret: string) => void) | undefined;
   /** What was pasted so far, while a paste arrives. */
   #pasted: string | undefined;
+  #suspension: Disposable | undefined;
   #isClosed = false;
 
   constructor({ noColor }: { noColor: boolean }, on: TerminalEvents) {
@@ -171,16 +173,19 @@ export class Terminal {
   #suspend(): void {
     this.#markPastes(false);
     process.stdin.setRawMode(false);
+    // Where no shell could continue the group, as in `ssh -t`, the kernel does not stop it.
+    this.#suspension = after(50, () => this.#resume(this.#rl.getCursorPos()));
     process.kill(0, "SIGTSTP");
   }
 
   /** Whoever had the terminal meanwhile has left it in another mode, and something else above the prompt. */
-  #resume(): void {
+  #resume(prompt = { rows: 0 }): void {
+    this.#suspension?.[Symbol.dispose]();
     if (this.#isClosed) return;
     process.stdin.setRawMode(false); // or the next call would believe that nothing has to be done
     process.stdin.setRawMode(true);
     this.#markPastes(true);
-    this.print([], { rows: 0 });
+    this.print([], prompt);
   }
 
   /** Replaces the draft, by what is before and behind the cursor. */

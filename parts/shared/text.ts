@@ -7,6 +7,8 @@
 /** A name's limit, in characters (Unicode code points; at most 4 bytes each). */
 export const maxName = 32;
 
+const reserved = "you"; // with it, a client shows its user's own lines
+
 // Control characters but tab (C0, DEL, C1), line and paragraph separators, and the bidirectional
 // embeddings, overrides and isolates (https://trojansource.codes).
 const unsafe = /[\0-\x08\n-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]/g;
@@ -25,14 +27,25 @@ export function cleanText(line: string): string {
 
 /**
  * Makes a name out of what a client sent: no white space, no `:`, nothing invisible (control and format
- * characters, the blank Braille pattern), no leading `*` or combining mark, at most {@link maxName} characters; `guest` if nothing is left.
+ * characters, the blank Braille pattern), no leading `*` or combining mark, at most {@link maxName}
+ * characters; `guest` if nothing is left, or what a client calls its user.
  */
 export function cleanName(text: string): string {
   const name = text
     .replace(/[\s:\u2800\p{C}\p{Default_Ignorable_Code_Point}]/gu, "")
     .replace(/^[*\p{M}]+/u, "")
     .normalize("NFC"); // last: a removed character may have separated a letter from its accent
-  return [...name].slice(0, maxName).join("") || "guest";
+  const cut = [...name].slice(0, maxName).join("");
+  return cut === "" || nameKey(cut) === reserved ? "guest" : cut;
+}
+
+/**
+ * What names are compared by: equal for names that differ only in case, in width or in how a letter is
+ * composed. Letters of different scripts that look alike remain different.
+ */
+export function nameKey(name: string): string {
+  // Upper case first: it unfolds letters, such as ß, that have no upper case of their own.
+  return name.normalize("NFKC").toUpperCase().toLowerCase().normalize("NFKC");
 }
 
 /** Says which rule for names a text breaks: why {@link cleanName} changes it. Empty if it breaks none. */
@@ -41,6 +54,7 @@ export function brokenRule(text: string): string {
   if (/\s/.test(text.trim())) return "no spaces in a name";
   if (text.includes(":")) return "no ':' in a name";
   if (/^\s*\*/.test(text)) return "no '*' at the beginning of a name";
+  if (nameKey(text.trim()) === reserved) return "this name is reserved";
   if (cleanName(text) === text.trim().normalize("NFC")) return "";
   const isLong = [...text.trim()].length > maxName;
   return isLong ? `a name has at most ${maxName} characters` : "only visible characters in a name";
