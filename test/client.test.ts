@@ -181,6 +181,27 @@ test("what is pasted is text, of which nothing is sent before Enter", async () =
   expect(ann.raw).toEndWith("\x1b[?2004l \r\x1b[J");
 });
 
+for (const columns of [100, 50]) {
+  test(`at ${columns} columns, no row of a long line looks like a line of somebody else`, async () => {
+    await using server = await startServer(["--rate", "0"]);
+    using eve = await Client.connect(server, "eve");
+    using ann = await startClient(server.port, "ann", columns);
+    const start = columns < 60 ? "eve: " : "12:00 eve: ";
+    for (const filler of ["x", " ", "\t", "你", "é"]) {
+      const width = filler === "\t" ? 4 : Bun.stringWidth(filler);
+      const count = Math.floor((columns - start.length) / width);
+      for (const forged of ["12:00 bob: hi", "* eve left"])
+        for (let n = count - 2; n <= count + 2; n++) eve.send(`${filler.repeat(n)}${forged}\n`);
+      eve.send(`after ${filler}.\n`);
+      await ann.shows(`after ${filler === "\t" ? "    " : filler}.`);
+      const rows = ann.screen.text.split("\n").slice(0, -1);
+      expect(rows.filter((row) => !/^(\d\d:\d\d )?(eve:|\* (conn|welc))|^ |^$/.test(row))).toEqual(
+        [],
+      );
+    }
+  });
+}
+
 test("Tab completes commands and the names of those who are there", async () => {
   await using server = await startServer();
   using bartholomew = await Client.connect(server, "bartholomew");
