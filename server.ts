@@ -24,6 +24,7 @@ import { countPlaces, listen, obeySignals, shutDown } from "./parts/server/lifec
 import { log } from "./parts/server/log.ts";
 import { readOptions } from "./parts/server/options.ts";
 import { Pool } from "./parts/server/pool.ts";
+import { Places } from "./parts/server/places.ts";
 import { maxOpenFiles } from "./parts/server/proc.ts";
 import {
   type Child,
@@ -37,10 +38,10 @@ import { readTermsAgain, readTermsOrEnd } from "./parts/server/terms.ts";
 import { describeRoom } from "./parts/server/who.ts";
 import { fail } from "./parts/shared/command-line.ts";
 import type { Heritage, Request } from "./parts/shared/control.ts";
-import { native } from "./parts/shared/native.ts";
 import { after } from "./parts/shared/timers.ts";
 
 const flood = 16_384; // bytes in a block that only somebody in a hurry sends
+const keepAliveInitialDelay = 60_000; // ms of silence; Bun then asks the client once a second, ten times
 const maxQuickDeaths = 5; // of workers in a row that die within a second after they got a client
 
 const options = await readOptions(Bun.argv.slice(2));
@@ -51,26 +52,25 @@ const maxFiles = maxOpenFiles();
 const maxClients = countPlaces(options, maxFiles);
 let terms = await readTermsOrEnd(options); // on which the next client is served
 
-const connections = new Set<Connection>(); // from accept to their end
+const places = new Places(maxClients, options.maxPerAddress);
 const pool = new Pool(startWorker, options.spares, availableParallelism()); // parts/server/pool.ts
 const room = new Room<Connection>(relay, await openLink(options)); // parts/server/room.ts
 const adoption = new Adoption({ room, relay, serve, maxLag: options.maxLag }); // parts/server/adopt.ts
 
 // 1. Accept a connection. It is paused: the server never reads what a client sends.
-const server = createServer({ pauseOnConnect: true, noDelay: true, keepAlive: true }, (socket) => {
+const accepting = { pauseOnConnect: true, noDelay: true, keepAlive: true, keepAliveInitialDelay };
+const server = createServer(accepting, (socket) => {
   const connection = new Connection(socket, options.maxLag); // parts/server/connection.ts
   connection.life = serve(connection);
 });
 obeySignals(
-  (how) => shutDown({ server, pool, room, connections, adoption }, how),
+  (how) => shutDown({ server, pool, room, places, adoption }, how),
   terms.tls || terms.password
     ? async () => void (terms = await readTermsAgain(options, terms))
     : undefined,
 );
 await listen(server, options.host, options.port);
-// Nobody comes back to a port that the system has chosen, and the keys of TLS cannot move.
-if (options.port === 0 || terms.tls || !native) adoption.skip();
-else adoption.open(server);
+adoption.open(server, options.port !== 0 && !terms.tls);
 if (maxClients < options.maxClients)
   log(`only ${maxClients} clients at once: more need more than ${maxFiles} files (ulimit -n)`);
 pool.refill();
@@ -94,7 +94,7 @@ function startWorker(): WorkerProcess {
 async function serve(connection: Connection): Promise<void> {
   let worker: WorkerProcess | undefined;
   try {
-    using _place = takePlace(connection);
+    using _place = places.take(connection); // parts/server/places.ts
     await adoption.complete; // the clients of a dead server come first
     worker = await handOver(connection, adoption.heritage(connection));
     adoption.settle(connection, worker);
@@ -103,7 +103,7 @@ async function serve(connection: Connection): Promise<void> {
     });
     using _limit = after(options.joinTimeout * 1000, () => {
       const reason = `no name within ${options.joinTimeout} s, goodbye`;
-      if (connection.isBefore("named")) sendAway(connection, reason);
+      if (connection.isBefore("named")) connection.refuse(reason);
     });
     for (let quickDeaths = 0; ; worker = await replace(connection, worker)) {
       const start = performance.now();
@@ -185,26 +185,10 @@ async function answer(connection: Connection, request: Request): Promise<void> {
   }
   if (!connection.isOpen) return;
   connection.move(request.type === "name" ? "named" : "asked");
-  if (request.type === "refuse") return sendAway(connection, request.text);
+  if (request.type === "refuse") return connection.refuse(request.text);
   if (request.type === "name") await room.name(connection, request.name);
   else if (request.type !== "who") connection.tell(request.text);
   else if (connection.name) connection.tell(await describeRoom(room, connection)); // parts/server/who.ts
   if (request.type === "warn") log(`${connection.address} was told: ${request.text}`);
   connection.order({ type: "done" });
-}
-
-/** Takes a place for a connection, until it is disposed of. Throws a Refusal if there is none. */
-function takePlace(connection: Connection): Disposable {
-  const { address } = connection;
-  const neighbours = connections.values().filter((other) => other.address === address);
-  if (connections.size >= maxClients) throw new Refusal("server is full");
-  if (options.maxPerAddress > 0 && [...neighbours].length >= options.maxPerAddress)
-    throw new Refusal("too many connections from your address");
-  connections.add(connection);
-  return { [Symbol.dispose]: () => void connections.delete(connection) };
-}
-
-function sendAway(connection: Connection, reason: string): void {
-  log(`${connection.address} was refused: ${reason}`);
-  connection.sendAway(reason);
 }

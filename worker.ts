@@ -20,6 +20,7 @@ import { waitForServer } from "./parts/worker/orphan.ts";
 import { Pace } from "./parts/worker/pace.ts";
 import { openRelay, type Remains } from "./parts/worker/relay.ts";
 import { Server } from "./parts/worker/server.ts";
+import { isForeign } from "./parts/worker/strangers.ts";
 import { withoutTelnet } from "./parts/worker/telnet.ts";
 
 const help = `/nick NAME takes another name
@@ -106,7 +107,8 @@ async function handleFirst(block: string, line: string | null, isMore: boolean):
 /** Takes the client's first line as its name; if there is a password, the next lines are that. */
 async function join(line: string): Promise<void> {
   // A web page can make a browser speak to any port of its machine, but only in HTTP.
-  if (/^[A-Z]+ \S+ HTTP\/\d/.test(line)) return server.refuse("this is no web server");
+  if (wanted === undefined && isForeign(line)) return server.refuse("this is a chat server");
+  if (wanted === undefined && line.trim() === "") return server.tell("your name?");
   if (wanted === undefined && line.startsWith("/")) return server.tell("your name first");
   if (!terms.password) return server.ask({ type: "name", name: await makeName(line) });
   if (wanted === undefined) {

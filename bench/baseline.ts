@@ -4,7 +4,7 @@ import { compared, digits, percent, ratios, roundsOf, values } from "./figures.t
 import { wrongIn } from "./report.ts";
 import type { Report } from "./schema.ts";
 import { change, judge, median, noise, sum, type Verdict } from "./stats.ts";
-import { type Columns, fill, table } from "./tables.ts";
+import { type Columns, fill, table, template } from "./tables.ts";
 
 /** A figure of two runs. */
 export interface Change {
@@ -35,9 +35,7 @@ export function compare(before: Report, after: Report): Change[] {
         const verdict = judge(was, is, figure.includes("lines/s") ? "more" : "less");
         return [{ server, n, figure, ...medians, noise: both, verdict }];
       });
-      const [old, now] = sides.map((rounds) =>
-        rounds.length > 0 ? sum(wrongIn(rounds)) : undefined,
-      );
+      const [old, now] = sides.map((all) => (all.length > 0 ? sum(wrongIn(all)) : undefined));
       return [...figures, ...harm(server, n, "went wrong", old, now)];
     }),
     ...Object.keys(kinds).flatMap((kind) => {
@@ -70,20 +68,10 @@ const columns: Columns<Change> = {
 
 /** The comparison as text. */
 export function changes(before: Report, after: Report): string {
-  const machine = ({ machine: { system, processor, cores } }: Report) =>
-    `${system}, ${cores} × ${processor}`;
+  const machine = ({ machine: { busy, ...rest } }: Report) => JSON.stringify(rest);
   const other = machine(before) === machine(after) ? "" : " on another machine";
-  const title = `Since ${before.made.slice(0, 16).replace("T", " ")}${other}`;
-  const explanation =
-    "Old and new are medians; the ratio is new to old, and the noise the rounds' standard deviation, old and new. " +
-    "* is not the ratio of these two columns but that of their ratios to the floor beside them, so that a machine " +
-    "that was faster one day does not count; noise and verdict are those of the same. Of a hundred figures that " +
-    "have not changed, about one gets a verdict; with fewer than three rounds, none. What went wrong or was lost " +
-    "has one in any case.";
+  const since = before.made.slice(0, 16).replace("T", " ") + other;
   const all = compare(before, after).map((of) => ({ label: of.server, of }));
-  return fill(
-    `## ${title}\n\n${explanation}\n\n{table}`,
-    { table: table("server", all, columns, "text") },
-    "text",
-  );
+  const text = table("server", all, columns, "text");
+  return `\n${fill(template.slice(template.indexOf("## Since")), { since, changes: text }, "text")}`;
 }

@@ -4,15 +4,12 @@
  */
 import type { Wrong } from "./schema.ts";
 
-// --- Lines ---------------------------------------------------------------------------------------
-
 // A client says "RRRR NNNNNNNN text" with the numbers of the run and of the line, and the others get it
 // behind its name: "cSSSS: RRRR NNNNNNNN text". Every place is fixed, so it is known in advance which
 // bytes come, and what comes is compared with them, as many lines at a time as have come: what counts
 // millions of lines a second has no time to look into each.
 const prefix = "c0000: ".length;
 const stamp = "0000 00000000 ".length;
-const newline = 0x0a;
 const filler = "What is said in a chat has about the length of this line, has it? ";
 
 /** The least and the most bytes in a line; what pipechat takes with a name, and the floor's buffer. */
@@ -34,14 +31,10 @@ function linesOf(sender: number, run: number, count: number, size: number): Buff
 export async function inTime(promise: Promise<unknown>, ms: number): Promise<boolean> {
   const { promise: late, resolve } = Promise.withResolvers<boolean>();
   const timer = setTimeout(resolve, ms, false);
-  try {
-    return await Promise.race([promise.then(() => true), late]);
-  } finally {
-    clearTimeout(timer);
-  }
+  const isInTime = await Promise.race([promise.then(() => true), late]);
+  clearTimeout(timer);
+  return isInTime;
 }
-
-// --- A room --------------------------------------------------------------------------------------
 
 /** A client that is connected. */
 export class Client {
@@ -51,8 +44,7 @@ export class Client {
   unsent: Buffer = Buffer.alloc(0); // what the kernel did not take yet
   carry: Buffer = Buffer.alloc(0); // a line that has begun
 
-  /** @param number in its name, and for one that stays, its place among the room's clients */
-  constructor(readonly number: number) {}
+  constructor(readonly number: number) {} // in its name; its place in the room, if it stays
 
   /** Sends as much as the kernel takes now, and the rest when it takes more. */
   send(bytes?: Buffer): void {
@@ -79,17 +71,12 @@ export class Room {
   ledger: Ledger | undefined;
   now = 0; // when the bytes came that are looked at
   #came = ""; // the first that the clients got, for an error message
-  /** Called for a line that no client of ours has said. */
-  onForeign: (receiver: number, line: string) => void = () => {};
+  onForeign = (_receiver: number, _line: string) => {}; // for a line that no client of ours has said
 
-  /**
-   * @param size bytes in a line that a client says
-   * @param patience how long nothing comes before what is missing is lost, ms
-   */
   constructor(
     readonly target: Target,
-    readonly size = 80,
-    readonly patience = 2000,
+    readonly size = 80, // bytes in a line that a client says
+    readonly patience = 2000, // ms without a line after which what is missing is lost
   ) {}
 
   nameOf(client: number): string {
@@ -99,18 +86,12 @@ export class Room {
   /** Connects a client, which says its name, if any. */
   async connect(name = this.nameOf(this.names)): Promise<Client> {
     const client = new Client(this.names++);
-    const closed = () => void (client.isOpen = false);
-    client.socket = await Bun.connect({
-      hostname: this.target.host,
-      port: this.target.port,
-      socket: {
-        data: (_, chunk) => this.#hear(client, chunk),
-        drain: () => client.send(),
-        close: closed,
-        end: closed,
-        error: closed, // what it does not get is counted as lost
-      },
-    });
+    const { host: hostname, port } = this.target;
+    const closed = () => void (client.isOpen = false); // what it does not get is counted as lost
+    const data = (_: unknown, chunk: Buffer) => this.#hear(client, chunk);
+    const drain = () => client.send();
+    const socket = { data, drain, close: closed, end: closed, error: closed };
+    client.socket = await Bun.connect({ hostname, port, socket });
     client.socket.setNoDelay(true);
     if (name) client.send(Buffer.from(`${name}\n`));
     return client;
@@ -124,14 +105,14 @@ export class Room {
       const taken = this.ledger?.take(client.number, bytes, start) ?? 0;
       start += taken;
       if (taken > 0) continue;
-      const end = bytes.indexOf(newline, start);
+      const end = bytes.indexOf(0x0a, start);
       if (end < 0) return void (client.carry = Buffer.from(bytes.subarray(start)));
       const line = bytes.toString("latin1", start, end).replace(/\r$/, "");
       start = end + 1;
       if (line.startsWith("x")) {
         // Of a flood only what others have said is looked for.
         const next = bytes.indexOf("\nc", end);
-        start = next < 0 ? bytes.lastIndexOf(newline) + 1 : next + 1;
+        start = next < 0 ? bytes.lastIndexOf(0x0a) + 1 : next + 1;
       } else if (this.ledger?.judge(client.number, line)) client.heard ||= this.now;
       else this.onForeign(client.number, line);
     }
@@ -142,8 +123,7 @@ export class Room {
     const isEmpty = this.clients.length === 0;
     while (this.clients.length < 2) this.clients.push(await this.connect());
     if (isEmpty) await this.meet(1);
-    const from = this.clients.length;
-    const newcomers = Array.from({ length: Math.max(0, count - from) }, (_, n) => from + n);
+    const newcomers = Array.from({ length: count }, (_, n) => n).slice(this.clients.length);
     const begin = Bun.nanoseconds();
     const { promise: all, resolve } = Promise.withResolvers<void>();
     let missing = newcomers.length;
@@ -199,17 +179,14 @@ export function quote(printed: string): string {
   return text === "" ? "nothing" : `'${text.length > 400 ? `…${text.slice(-400)}` : text}'`;
 }
 
-// --- What they get -------------------------------------------------------------------------------
-
 /**
  * What is said in a run, and what came of it. A run has its own number in each line, so that what is
  * late from an earlier one is not taken for this one's.
  */
 export class Ledger {
   delivered = 0;
-  /** Resolves when all is delivered. */
-  readonly complete: Promise<void>;
-  readonly #resolve: () => void;
+  readonly #done = Promise.withResolvers<void>();
+  readonly complete = this.#done.promise; // when all is delivered
   readonly #wrong = { twice: 0, outOfOrder: 0, garbled: 0, cut: 0, echoed: 0 };
   readonly #expected: number;
   readonly #length: number; // bytes in a line as it comes
@@ -218,16 +195,11 @@ export class Ledger {
   readonly #next: Int32Array; // of a receiver and sender: the line that comes next
   readonly #missing = new Map<number, Set<number>>(); // of the same: lines that were left out
 
-  /**
-   * Begins a run; the one before ends.
-   *
-   * @param speakers the numbers of the clients that say `count` lines each
-   * @param deliver is called when a receiver has got some lines of a sender
-   */
+  /** Begins a run; the one before ends. */
   constructor(
     readonly room: Room,
-    readonly speakers: number[],
-    readonly count: number,
+    readonly speakers: number[], // their numbers
+    readonly count: number, // lines that each of them says
     readonly deliver = (_receiver: number, _sender: number, _first: number, _count: number) => {},
   ) {
     const receivers = room.clients.length;
@@ -237,7 +209,6 @@ export class Ledger {
     this.#length = prefix + room.size;
     this.#next = new Int32Array(receivers * speakers.length);
     this.#expected = count * (speakers.length * receivers - staying.length);
-    ({ promise: this.complete, resolve: this.#resolve } = Promise.withResolvers<void>());
     for (const [nth, number] of speakers.entries()) {
       this.#nth[number] = nth;
       this.#blocks.set(number, linesOf(number, room.run, count, room.size));
@@ -266,7 +237,7 @@ export class Ledger {
     }
   }
 
-  /** Counts lines that are just what comes next of a sender, as many as there are. Returns their bytes. */
+  /** Counts lines that are just what comes next of a sender, as many as come. Returns their bytes. */
   take(receiver: number, bytes: Buffer, start: number): number {
     const { speakers, count } = this;
     const length = this.#length;
@@ -329,6 +300,6 @@ export class Ledger {
   #add(receiver: number, sender: number, first: number, count: number): void {
     this.delivered += count;
     this.deliver(receiver, sender, first, count);
-    if (this.delivered === this.#expected) this.#resolve();
+    if (this.delivered === this.#expected) this.#done.resolve();
   }
 }

@@ -15,15 +15,8 @@ import { limit } from "./figures.ts";
 import { measure } from "./measure.ts";
 import { readOptions } from "./options.ts";
 import { markdown, readmePart, tables } from "./report.ts";
-import { type Report, type Run, schema } from "./schema.ts";
-import {
-  type Contender,
-  plain,
-  type Server,
-  type Start,
-  startServer,
-  versions,
-} from "./servers.ts";
+import { type Report, schema } from "./schema.ts";
+import { type Contender, plain, type Start, startServer, versions } from "./servers.ts";
 import { sum } from "./stats.ts";
 import { busyCores } from "./system.ts";
 import { duration } from "./tables.ts";
@@ -63,10 +56,6 @@ interface Job {
   run(): Promise<void>;
 }
 
-function secondsOf(jobs: Job[]): number {
-  return sum(jobs.flatMap(({ seconds }) => Object.values(seconds)));
-}
-
 async function measureAll(): Promise<Report> {
   const { n, rate, size, seconds, rounds, only } = options;
   const made: Report = {
@@ -99,6 +88,7 @@ async function measureAll(): Promise<Report> {
     const time = sum(jobs.map(({ seconds }) => seconds[part] ?? 0));
     return time > 0 ? `, ${part} ${duration(time)}` : "";
   });
+  const secondsOf = (jobs: Job[]) => sum(jobs.flatMap(({ seconds }) => Object.values(seconds)));
   say(`about ${duration(secondsOf(jobs))}${parts.join("").replace(",", ":")}`);
   let done = 0;
   process.on("exit", (code) => {
@@ -122,7 +112,10 @@ async function available(note: (text: string) => void): Promise<Contender[]> {
   const isThere = async ({ name, isOwn, start }: Contender): Promise<boolean> => {
     try {
       const how = start(2);
-      if (isOwn) await withServer(how, probe);
+      if (!isOwn) return true;
+      await using server = await startServer(how);
+      using room = new Room(server, options.size);
+      await room.fill(3);
       return true;
     } catch (error) {
       note(`${name} is not measured: ${(error as Error).message}`);
@@ -133,17 +126,6 @@ async function available(note: (text: string) => void): Promise<Contender[]> {
   return options.servers.filter((_, nth) => there[nth]);
 }
 
-async function probe(server: Server): Promise<void> {
-  using room = new Room(server, options.size);
-  await room.fill(3);
-}
-
-/** Starts a server for as long as something is done with it. */
-async function withServer<T>(start: Start, use: (server: Server) => Promise<T>): Promise<T> {
-  const server = await startServer(start);
-  return use(server).finally(server.stop);
-}
-
 /** A round after the other, and in each, every server with every number of receivers. */
 function runJobs(there: Contender[], report: Report): Job[] {
   const floor = there.find(({ name }) => name === "floor")?.start(0);
@@ -152,45 +134,40 @@ function runJobs(there: Contender[], report: Report): Job[] {
   for (let round = 1; round <= options.rounds; round++)
     for (const n of options.n) {
       for (const { name, start } of others)
-        jobs.push(runJob(report, { round, server: name, n }, start(n), floor));
+        jobs.push(runJob(report, round, name, n, start(n), floor));
       // The load alone changes little; where there is nothing else, the floor is measured beside it.
       if (wants("latency", "throughput") && (round === 1 || others.length === 0))
-        jobs.push(runJob(report, { round, server: limit, n }, plain, floor));
+        jobs.push(runJob(report, round, limit, n, plain, floor));
     }
   return there.length > 0 ? jobs : [];
 }
 
-type What = Pick<Run, "round" | "server" | "n">;
-
-function runJob(report: Report, { round, server, n }: What, start: Start, floor?: Start): Job {
-  const { rate, size, rounds } = options;
+function runJob(
+  { runs, options: { rate, size, seconds, rounds } }: Report,
+  ...[round, server, n, start, floor]: [number, string, number, Start, Start?]
+): Job {
   const isPlain = server === limit;
   const plan = {
     ...{ n, rate, size },
     // All of it takes time in proportion to `--seconds`.
-    seconds: wants("latency", "cost") ? options.seconds : 0,
-    joins: wants("join") && !isPlain ? options.seconds + 1 : 0,
-    bursts: wants("throughput") ? Math.ceil(options.seconds * 0.75) : 0,
-    idle: wants("cost") && n === options.n.at(-1) ? options.seconds / 4 : 0,
+    seconds: wants("latency", "cost") ? seconds : 0,
+    joins: wants("join") && !isPlain ? seconds + 1 : 0,
+    bursts: wants("throughput") ? Math.ceil(seconds * 0.75) : 0,
+    idle: wants("cost") && n === options.n.at(-1) ? seconds / 4 : 0,
   };
-  const sides = floor ? 2 : 1;
-  async function run(own: Server, ...rest: Server[]): Promise<void> {
-    const [first, second] = await measure([{ ...own, sendNames: isPlain }, ...rest], plan);
-    report.runs.push({ round, server, n, own: first!, floor: second ?? null });
-  }
+  const [starting, sides] = [1.7 + n / 60, floor ? 2 : 1];
+  const part = { starting, latency: plan.seconds, throughput: plan.bursts * 1.3, cost: plan.idle };
+  const all = Object.entries({ ...part, join: plan.joins * 0.2 });
   return {
     title: `round ${round} of ${rounds}, ${n} receivers: ${server}`,
-    seconds: {
-      starting: sides * (1.7 + n / 60),
-      latency: sides * plan.seconds,
-      throughput: sides * plan.bursts * 1.3,
-      join: sides * plan.joins * 0.2,
-      cost: sides * plan.idle,
+    seconds: Object.fromEntries(all.map(([name, each]) => [name, sides * each])),
+    async run() {
+      await using own = await startServer(start);
+      await using least = floor && (await startServer(floor));
+      const targets = [{ ...own, sendNames: isPlain }, ...(least ? [least] : [])];
+      const [first, second] = await measure(targets, plan);
+      runs.push({ round, server, n, own: first!, floor: second ?? null });
     },
-    run: () =>
-      withServer(start, (own) =>
-        floor ? withServer(floor, (least) => run(own, least)) : run(own),
-      ),
   };
 }
 
@@ -199,10 +176,10 @@ function faultJobs(there: Contender[], { faults }: Report): Job[] {
   const job = ({ name, start, limited }: Contender, fault: string): Job => ({
     title: `${name}: ${titleOf(fault, seconds)}`,
     seconds: { faults: 3 + sum(Object.values(phases(fault, seconds))) },
-    run: () =>
-      withServer(limited ?? start(clients), async (server) => {
-        faults.push({ server: name, fault, ...(await measureFault(server, fault, seconds)) });
-      }),
+    async run() {
+      await using server = await startServer(limited ?? start(clients));
+      faults.push({ server: name, fault, ...(await measureFault(server, fault, seconds)) });
+    },
   });
   return there.flatMap((server) => Object.keys(kinds).map((fault) => job(server, fault)));
 }

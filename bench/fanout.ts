@@ -40,22 +40,22 @@ async function measure(room: Room): Promise<number> {
   return median(times);
 }
 
-const columns: Columns<{ processes: number[]; one: number[]; ratio: number[] }> = {
-  processes: ({ processes }) => digits(median(processes)),
-  "one process": ({ one }) => digits(median(one)),
-  ratio: ({ ratio }) => digits(median(ratio)),
-  "from – to": ({ ratio }) => [Math.min(...ratio), Math.max(...ratio)].map(digits).join(" – "),
+/** Of the rounds' times with processes and with one process. */
+const columns: Columns<[number, number][]> = {
+  processes: (all) => digits(median(all.map(([processes]) => processes))),
+  "one process": (all) => digits(median(all.map(([, one]) => one))),
+  ratio: (all) => digits(median(ratios(all))),
+  "from – to": (all) =>
+    [Math.min(...ratios(all)), Math.max(...ratios(all))].map(digits).join(" – "),
 };
+const ratios = (all: [number, number][]) => all.map(([processes, one]) => processes / one);
 
 const rows = [];
 for (const n of receivers) {
   for (const room of rooms) await room.fill(n + 1).then(() => measure(room)); // warms up
-  const of = { processes: [] as number[], one: [] as number[], ratio: [] as number[] };
-  for (let round = 0; round < rounds; round++) {
-    of.processes.push(await measure(rooms[0]!));
-    of.one.push(await measure(rooms[1]!));
-    of.ratio.push(of.processes.at(-1)! / of.one.at(-1)!);
-  }
+  const of: [number, number][] = [];
+  for (let round = 0; round < rounds; round++)
+    of.push([await measure(rooms[0]!), await measure(rooms[1]!)]);
   rows.push({ label: `${n}`, of });
 }
 

@@ -30,19 +30,13 @@ export const kinds: Record<string, Kind> = {
     ...usual,
     title: "its process is killed",
     hits: "process",
-    begin(_, pid) {
-      process.kill(pid, "SIGKILL");
-      return () => {};
-    },
+    begin: (_, pid) => signal(pid, "SIGKILL", 0),
   },
   hang: {
     ...usual,
     title: "its process hangs for {s} s",
     hits: "process",
-    begin(_, pid) {
-      process.kill(pid, "SIGSTOP");
-      return () => process.kill(pid, "SIGCONT");
-    },
+    begin: (_, pid) => signal(pid, "SIGSTOP", "SIGCONT"),
   },
   flood: {
     ...usual,
@@ -79,6 +73,11 @@ export const kinds: Record<string, Kind> = {
     },
   },
 };
+
+function signal(pid: number, first: NodeJS.Signals, last: NodeJS.Signals | 0): () => unknown {
+  process.kill(pid, first);
+  return () => last && process.kill(pid, last);
+}
 
 /** What happens, for the report; it takes time in proportion to `--seconds`. */
 export const titleOf = (fault: string, seconds: number): string =>
@@ -165,7 +164,7 @@ export async function measureFault(
   const others = room.clients.filter((client) => client !== victim);
   const last = begin + (during + after) * 1e9;
   const since = fault === "kill" ? begin : end;
-  const noticed = { ...judgeOthers(said, others, begin, end, last), told: told };
+  const noticed = { ...judgeOthers(said, others, begin, end, last), told };
   const suffered = judgeVictim(said, victim, begin, end, since, again);
   return { skipped: null, others: noticed, victim: hits === "nobody" ? null : suffered };
 }
@@ -197,34 +196,28 @@ function judgeOthers({ lines }: Talk, others: Client[], begin: number, end: numb
     const all = times.filter(({ due }) => due >= from && due < to).map(({ time }) => time);
     return all.sort((a, b) => a - b)[Math.ceil(all.length * 0.99) - 1] ?? NaN;
   };
+  /** How long each of them waited for each line, and then for the end. */
   const gaps = others.map(({ number }) => {
     const all = lines.map(({ arrivals }) => arrivals[number]!).filter((time) => time >= begin);
     const heard = [begin, ...all.sort((a, b) => a - b)];
-    const ends = [...heard.slice(1), Math.max(last, heard.at(-1)!)];
-    return {
-      longest: Math.max(...ends.map((moment, nth) => moment - heard[nth]!)),
-      atEnd: last - heard.at(-1)!,
-    };
+    return heard.map((time, nth) => (heard[nth + 1] ?? Math.max(last, time)) - time);
   });
   return {
     cutOff: others.filter(({ isOpen }) => !isOpen).length,
     lost: times.filter(({ time }) => time === Infinity).length,
-    gap: Math.max(...gaps.map(({ longest }) => longest)),
-    forGood: gaps.some(({ atEnd }) => atEnd > 1e9),
+    gap: Math.max(...gaps.flat()),
+    forGood: gaps.some((waits) => waits.at(-1)! > 1e9),
     before: p99(0, begin),
     during: p99(begin, end),
     after: p99(end, Infinity),
   };
 }
 
-/** @param since from when on a line shows that it is served; @param again when it came back */
+/** The victim is served again with the first line that was due `since` then, or `again` on a new connection. */
 function judgeVictim(
   { lines }: Talk,
   { number, isOpen }: Client,
-  begin: number,
-  end: number,
-  since: number,
-  again: number,
+  ...[begin, end, since, again]: [number, number, number, number]
 ): Fault["victim"] {
   const due = (from: number, to: number) => lines.filter(({ due }) => due >= from && due < to);
   const arrivals = [again, ...due(since, Infinity).map((line) => line.arrivals[number]!)];

@@ -89,17 +89,15 @@ export type Flood = Awaited<ReturnType<typeof burst>>;
  */
 export async function* bursts(room: Room, senders: number) {
   const wrong: Wrong[] = [];
-  const mostBytes = 32 * 2 ** 20; // that are said in a burst
   for (let [count, before] = [Math.ceil(400 / senders), 0]; ;) {
     const flood = await burst(room, senders, count);
-    const { took } = flood;
-    wrong.push(flood.wrong);
+    const { took, wrong: latest } = flood;
+    wrong.push(latest);
     const isLong = (took > 250e6 && before > 80e6) || took > 1e9;
-    const isLast = flood.wrong.lost > 0;
-    if (isLong || isLast || count * senders * room.size > mostBytes)
+    if (isLong || latest.lost > 0 || count * senders * room.size > 32e6)
       yield { ...flood, wrong: addUp(wrong) };
     else count *= 2;
-    if (isLast) return;
+    if (latest.lost > 0) return;
     before = took;
   }
 }

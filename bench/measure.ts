@@ -17,8 +17,8 @@ export interface Plan {
 }
 
 /** A server with a room full of clients, and what came of its part of the plan so far. */
-async function open(target: Target, { n, rate, size, idle }: Plan) {
-  const room = new Room(target, size);
+async function open(room: Room, { n, rate, idle }: Plan) {
+  const { target } = room;
   await Bun.sleep(300); // a spare worker may be starting
   const empty = memory(target.pid);
   const fill = (await room.fill(n + 1)) / (n - 1);
@@ -48,21 +48,19 @@ export async function measure(targets: Target[], plan: Plan): Promise<Measured[]
   const inTurn = async (times: number, run: (side: Side) => Promise<unknown>) => {
     for (let nth = 0; nth < times; nth++) for (const side of sides) await run(side);
   };
-  try {
-    for (const target of targets) sides.push(await open(target, plan));
-    await inTurn(plan.seconds, async ({ talks, room }) =>
-      talks.push(await openLoop(room, plan.rate, 1)),
-    );
-    await inTurn(plan.joins, async ({ joins, room }) => joins.push(await join(room)));
-    for (const senders of ["one", "ten"] as const)
-      await inTurn(plan.bursts, async ({ [senders]: { bursts, floods } }) => {
-        const { value } = await bursts.next();
-        if (value) floods.push(value);
-      });
-    return sides.map(report);
-  } finally {
-    for (const { room } of sides) room[Symbol.dispose]();
-  }
+  using rooms = new DisposableStack();
+  for (const target of targets)
+    sides.push(await open(rooms.use(new Room(target, plan.size)), plan));
+  await inTurn(plan.seconds, async ({ talks, room }) =>
+    talks.push(await openLoop(room, plan.rate, 1)),
+  );
+  await inTurn(plan.joins, async ({ joins, room }) => joins.push(await join(room)));
+  for (const senders of ["one", "ten"] as const)
+    await inTurn(plan.bursts, async ({ [senders]: { bursts, floods } }) => {
+      const { value } = await bursts.next();
+      if (value) floods.push(value);
+    });
+  return sides.map(report);
 }
 
 function report({ figures, talks, joins, one, ten }: Side): Measured {

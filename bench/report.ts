@@ -2,16 +2,12 @@
  * What is made of a report: tables for the terminal, a Markdown file with charts, and the part of it
  * that the README has, too. Their text is in template.md.
  */
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import { clients, kinds, titleOf } from "./faults.ts";
 import * as figures from "./figures.ts";
 import { count, digits, limit, type Rounds, roundsOf } from "./figures.ts";
 import type { Entry, Fault, Report, Wrong } from "./schema.ts";
 import { sum } from "./stats.ts";
-import { type Columns, fill, type Style, table, wrap } from "./tables.ts";
-
-const template = readFileSync(join(import.meta.dir, "template.md"), "utf8");
+import { type Columns, fill, type Style, table, template, wrap } from "./tables.ts";
 
 /** `1 round`, `3 rounds`. */
 export const counted = (value: number, noun: string): string =>
@@ -77,13 +73,10 @@ function noticed({ others }: Partial<Fault> = {}): string {
   return others.gap >= 1e9 ? `${digits(others.gap / 1e9)} s` : `${Math.round(others.gap / 1e6)} ms`;
 }
 
+type Value = (server: string, at: number) => number;
+
 /** A chart with a line for each server that has a value for each x; what the template needs of it. */
-function chart(
-  { servers }: Report,
-  key: string,
-  x: string[],
-  value: (server: string, at: number) => number,
-): Record<string, string> {
+function chart(servers: Entry[], key: string, x: string[], value: Value): Record<string, string> {
   const lines = servers
     .map((server) => ({ ...server, values: x.map((_, at) => value(server.name, at)) }))
     .filter(({ values }) => values.length > 0 && values.every(Number.isFinite));
@@ -98,7 +91,8 @@ function chart(
 }
 
 function charts(report: Report): Record<string, string> {
-  const { n } = report.options;
+  const { servers, options } = report;
+  const { n } = options;
   const percents = Object.entries(figures.percents);
   // Mermaid sets its points at equal distances: only where the N have such, the chart tells the truth.
   const isEven = n.every((value, at) => at === 0 || value - n[at - 1]! === n[1]! - n[0]!);
@@ -106,9 +100,9 @@ function charts(report: Report): Record<string, string> {
   const rounds = (server: string, at: number) => roundsOf(report, server, n.at(at)!);
   const heads = percents.map(([head]) => head);
   return {
-    ...chart(report, "growth", growth, (name, at) => figures.last(50)(rounds(name, at))),
-    ...chart(report, "flatOut", growth, (name, at) => figures.flatOut(rounds(name, at))),
-    ...chart(report, "percentile", heads, (name, at) =>
+    ...chart(servers, "growth", growth, (name, at) => figures.last(50)(rounds(name, at))),
+    ...chart(servers, "flatOut", growth, (name, at) => figures.flatOut(rounds(name, at))),
+    ...chart(servers, "percentile", heads, (name, at) =>
       figures.last(percents[at]![1])(rounds(name, -1)),
     ),
   };
@@ -155,15 +149,9 @@ function understand(report: Report, style: Style): Record<string, string | numbe
     .map(({ name, label }) => ({ label, of: ends.map((n) => roundsOf(report, name, n)) }));
   const skipped = faults.filter(({ skipped }) => skipped);
   return {
-    ...{
-      ...machine,
-      ...options,
-      clients,
-      many,
-      n: n.join(),
-      only: only.join(),
-      during: seconds / 2,
-    },
+    ...machine,
+    ...options,
+    ...{ clients, many, n: n.join(), only: only.join(), during: seconds / 2 },
     made: made.slice(0, 10),
     os: machine.system.split(" ")[0]!,
     cores: counted(machine.cores, "core"),

@@ -9,8 +9,7 @@ import type { Buckets } from "./stats.ts";
 export const schema = 2;
 
 /** What can be measured. */
-export const sections = ["latency", "throughput", "join", "cost", "faults"] as const;
-export type Section = (typeof sections)[number];
+export const sections = ["latency", "throughput", "join", "cost", "faults"];
 
 export interface Report {
   schema: typeof schema;
@@ -29,7 +28,7 @@ export interface Report {
     size: number; // bytes in a line, with its newline
     seconds: number; // of the open loop, in each round; all else takes time in proportion
     rounds: number;
-    only: Section[];
+    only: string[];
   };
   servers: Entry[];
   runs: Run[];
@@ -38,12 +37,7 @@ export interface Report {
 }
 
 /** A server that was measured, and its colour in text and in charts. */
-export interface Entry {
-  name: string;
-  title: string;
-  mark: string;
-  colour: string;
-}
+export type Entry = Record<"name" | "title" | "mark" | "colour", string>;
 
 /** A server's round with N receivers, and the C floor's beside it, which got the load in turn. */
 export interface Run {
@@ -55,12 +49,10 @@ export interface Run {
 }
 
 export interface Measured {
-  /** The open loop: from when a line was due until its first receiver had it. */
-  first: Buckets;
+  first: Buckets; // from when a line was due until its first receiver had it
   each: Buckets; // each of its receivers
   last: Buckets; // the last of its receivers, if all have got it
-  /** Everything else, by a name that has its unit. */
-  figures: Record<string, number | null>;
+  figures: Record<string, number | null>; // everything else, by a name that has its unit
   wrong: Wrong;
 }
 

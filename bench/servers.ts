@@ -105,10 +105,8 @@ export const versions = (): string[] =>
     .map((line) => line.replace(/ (\(\d.*|\[.*)/, ""))
     .filter(Boolean);
 
-// --- Starting and stopping -----------------------------------------------------------------------
-
 /** A server that was started, or that ran already. */
-export type Server = Target & { stop(): Promise<void> };
+export type Server = Target & AsyncDisposable;
 
 const running = new Set<number>(); // process groups: a server and its workers
 
@@ -125,14 +123,9 @@ function kill(leader: number): boolean {
 process.on("exit", () => running.forEach(kill));
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => process.exit(130));
 
-async function accepts(hostname: string, port: number): Promise<boolean> {
-  try {
-    const socket = await Bun.connect({ hostname, port, socket: { data() {} } });
-    socket.terminate();
-    return true;
-  } catch {
-    return false;
-  }
+function accepts(hostname: string, port: number): Promise<boolean> {
+  const connected = Bun.connect({ hostname, port, socket: { data() {} } });
+  return connected.then((socket) => socket.terminate() === undefined).catch(() => false);
 }
 
 function freePort(): number {
@@ -146,7 +139,7 @@ export async function startServer(start: Start): Promise<Server> {
   if (!Array.isArray(start)) {
     const { host, port } = start;
     if (!(await accepts(host, port))) throw new Error(`nobody listens at ${host}:${port}`);
-    return { host, port, stop: async () => {} };
+    return { host, port, [Symbol.asyncDispose]: async () => {} };
   }
   const [host, port, patience] = ["127.0.0.1", freePort(), 10];
   const path = join(tmpdir(), `pipechat-bench-${port}.log`);
@@ -154,11 +147,8 @@ export async function startServer(start: Start): Promise<Server> {
   unlinkSync(path);
   const child = Bun.spawn(
     start.map((word) => word.replaceAll("{port}", `${port}`)),
-    {
-      env: { ...process.env, PORT: `${port}` },
-      stdio: ["ignore", log, log],
-      detached: true, // its process group has its workers
-    },
+    // Detached, it is a process group, with its workers.
+    { env: { ...process.env, PORT: `${port}` }, stdio: ["ignore", log, log], detached: true },
   );
   running.add(child.pid);
   async function stop(): Promise<void> {
@@ -170,7 +160,7 @@ export async function startServer(start: Start): Promise<Server> {
   while (!hasEnded() && performance.now() < end) {
     const isThere = await accepts(host, port);
     // If it has ended meanwhile, whoever listens there is somebody else.
-    if (isThere && !hasEnded()) return { host, port, pid: child.pid, stop };
+    if (isThere && !hasEnded()) return { host, port, pid: child.pid, [Symbol.asyncDispose]: stop };
     await Bun.sleep(10);
   }
   const what = hasEnded()

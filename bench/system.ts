@@ -59,11 +59,8 @@ export function memory(pid?: number): number {
 }
 
 /**
- * The process that serves a connection, looked at from outside: of those in the server's family that
- * hold the server's end of the socket, the youngest. A server may keep a copy.
- *
- * @param port the server's
- * @param remote the client's port
+ * The process that serves a connection from a client's port `remote` to a server's, looked at from
+ * outside: of those that hold the server's end of the socket, the youngest. A server may keep a copy.
  */
 export function servingProcess(server: number, port: number, remote: number): number | undefined {
   const hex = (number: number) => `:${number.toString(16).toUpperCase().padStart(4, "0")}`;

@@ -1,4 +1,9 @@
 /** Tables and prose, in Markdown and for a terminal of 80 columns. */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+
+/** The text of all that is made of a report. */
+export const template = readFileSync(join(import.meta.dir, "template.md"), "utf8");
 
 /** Gives a column's cells the same width, and a rule below the head; numbers stand to the right. */
 function align(rows: string[][]): string[][] {
@@ -42,15 +47,10 @@ export function table<Item>(
   return above + lines.join("\n");
 }
 
-/** A paragraph in lines of so many columns. */
+/** A paragraph in lines of so many columns; a longer word has a line of its own. */
 export function wrap(text: string, columns = 80): string {
-  const lines = [""];
-  for (const word of text.split(" ")) {
-    const line = `${lines.at(-1)} ${word}`.trimStart();
-    if (Bun.stringWidth(line) <= columns) lines[lines.length - 1] = line;
-    else lines.push(word);
-  }
-  return lines.join("\n");
+  const line = new RegExp(`\\S.{0,${columns - 1}}(?= |$)|\\S+`, "gu");
+  return text.match(line)?.join("\n") ?? "";
 }
 
 /**

@@ -9,8 +9,10 @@ test(
   async () => {
     if (process.platform !== "linux") return; // elsewhere nobody can be found from outside
     const outcome = async (name: string) => {
-      const server = await startServer(contenders.find((one) => one.name === name)!.start(60));
-      return measureFault(server, "kill", 1).finally(server.stop);
+      await using server = await startServer(
+        contenders.find((one) => one.name === name)!.start(60),
+      );
+      return await measureFault(server, "kill", 1);
     };
     const [pipechat, evented] = [await outcome("pipechat"), await outcome("evented")];
     expect(pipechat).toMatchObject({ skipped: null, victim: { cutOff: false } });

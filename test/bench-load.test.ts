@@ -176,12 +176,12 @@ test("a delay is in every time of a line, and nothing else is wrong", async () =
 
 test("a server that stalls for 2.5 s of 8 s is late with 31 % of the lines, for as long as it stalls", async () => {
   const evented = contenders.find(({ name }) => name === "evented")!;
-  const server = await startServer(evented.start(4));
+  await using server = await startServer(evented.start(4));
   using room = new Room(server);
   await room.fill(4);
   setTimeout(() => process.kill(server.pid!, "SIGSTOP"), 2000);
   setTimeout(() => process.kill(server.pid!, "SIGCONT"), 4500);
-  const talk = await openLoop(room, 50, 8).finally(server.stop);
+  const talk = await openLoop(room, 50, 8);
   const { last } = timesOf([talk]);
   const late = last.filter(([time]) => time > 0.05e9).reduce((sum, [, count]) => sum + count, 0);
   expect(talk.wrong).toEqual(right);

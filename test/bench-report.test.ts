@@ -108,7 +108,7 @@ test("the ratio of a comparison that is not that of the two columns is marked, a
   const text = changes(madeUp(1), madeUp(2));
   expect(text).toMatch(/^a-10-chars +25 +last p50, ms +1\.10 +2\.20 +2\.00\* /m);
   expect(text).toMatch(/^floor +25 +last p50, ms +1\.10 +1\.10 +1\.00 /m);
-  expect(text).toContain("* is not the ratio of these two columns");
+  expect(text).toContain("* is not that of these two columns");
 });
 
 test("who was busy is the load and the server, if both were, and nobody if it is not known", () => {

@@ -89,7 +89,9 @@ test("servers of one's own are measured; one that cannot be is a line, and the o
 test("a server that runs already is measured, without its CPU and memory, and goes on", async () => {
   using place = folder();
   const json = join(place.path, "run.json");
-  const server = await startServer(contenders.find(({ name }) => name === "evented")!.start(3));
+  await using server = await startServer(
+    contenders.find(({ name }) => name === "evented")!.start(3),
+  );
   const only = ["--only", "cost", "--json", json];
   const { code, stdout } = await run([
     ...[...compare, ...short, "--connect", `mine=127.0.0.1:${server.port}`, ...only],
@@ -99,7 +101,6 @@ test("a server that runs already is measured, without its CPU and memory, and go
   const { own } = readReport(json).runs.find(({ server }) => server === "mine")!;
   expect(own.figures["memory, MB"]).toBeNull();
   expect(isAlive(server.pid!)).toBe(true);
-  await server.stop();
 });
 
 test("where the only server cannot be measured, it fails", async () => {

@@ -247,12 +247,9 @@ test("a renamed client comes back under its last name", async () => {
   ann.type("/nick eve\r");
   await bob.line("* ann is now eve");
   await ann.shows("* ann is now eve");
-  const tookOver = /of eve .* took over$/;
   process.kill(await server.worker("ann"), "SIGKILL");
-  await server.log.line(tookOver);
-  process.kill(await server.worker("eve"), "SIGKILL");
-  await server.log.count(tookOver, 2);
-  process.kill(await server.worker("eve"), "SIGKILL");
+  await server.log.line(/of eve .* took over$/);
+  await disconnect(server, "eve");
   await bob.line(/^\* eve joined/);
 });
 

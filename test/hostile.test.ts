@@ -218,7 +218,7 @@ test("a web page cannot speak, and the log tells who tried", async () => {
   // In a process of its own: after a malformed answer, ours may stop reading the server's log.
   const page = `fetch("http://127.0.0.1:${server.port}/", { method: "POST", body: "hello\\n" })`;
   expect((await run([process.execPath, "-e", `await ${page}`])).stderr).toContain("HTTP");
-  await server.log.line("127.0.0.1 was refused: this is no web server");
+  await server.log.line("127.0.0.1 was refused: this is a chat server");
   ann.send("/who\n");
   await ann.line("* 1 online:");
   expect(ann.heard.filter((line) => line.includes("POST"))).toEqual([]);

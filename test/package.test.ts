@@ -11,7 +11,7 @@ const bun = process.execPath;
 
 /** Checks that these files are the scripts, their parts, and what one has to know about them. */
 function expectPackage(files: string[]): void {
-  const parts = Array.from(new Bun.Glob("parts/**/*.ts").scanSync(root));
+  const parts = Array.from(new Bun.Glob("parts/**/*.{ts,c}").scanSync(root));
   const others = ["LICENSE", "README.md", "package.json", "server.ts", "worker.ts", "client.ts"];
   expect(files.toSorted()).toEqual([...parts, ...others].sort());
 }

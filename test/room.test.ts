@@ -206,6 +206,13 @@ test("whose name belongs to another server now gets the next one, once", async (
   expect(bob.heard.slice(4)).toEqual(["* you are eva already"]);
 });
 
+test("a name that differs only in case or width is taken, but for whoever has it", async () => {
+  const { room, ann, bob } = await roomOfThree();
+  await room.name(bob, "ＡＮＮ");
+  await room.name(ann, "Ann");
+  expect([ann.name, bob.name]).toEqual(["Ann", "ＡＮＮ2"]);
+});
+
 test("who changes its name while the link loses it keeps the new one", async () => {
   const { room, bob, linked } = await roomOfThree();
   const renamed = room.name(bob, "eva");

@@ -1,11 +1,8 @@
 /*
  * The floor of the model: what a process per connection costs when nothing else does. A fork for each
  * connection, a pipe up and a pipe down for each fork. The parent waits with epoll and relays blocks
- * of whole lines, unparsed; a child waits with poll, reads and writes.
- *
- *     cc -O2 -o floor floor.c && PORT=2000 ./floor
- *
- * It promises nothing but that no line is lost: a client that does not read stops everyone.
+ * of whole lines, unparsed; a child waits with poll, reads and writes. It promises nothing but that no
+ * line is lost: a client that does not read stops everyone.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -22,13 +19,12 @@
 
 enum { BLOCK = 65536, NAME = 64, MOST = 4096 };
 
-typedef struct {
-    int up, down;     /* the pipes from and to the child */
-    size_t held;      /* bytes in block: a line that has begun */
+static struct member {
+    int up, down; /* the pipes from and to the child */
+    size_t held;  /* bytes in block: a line that has begun */
     char block[BLOCK];
-} Member;
-
-static Member *members[MOST];
+} *members[MOST];
+typedef struct member Member;
 static int count, listener, loop;
 
 /* One direction in a child: what was read from `from` and is not yet written to `to`. */
@@ -144,15 +140,11 @@ static void relay(Member *sender) {
 int main(void) {
     const char *port = getenv("PORT");
     struct sockaddr_in at = {AF_INET, htons(port ? atoi(port) : 0), {htonl(INADDR_LOOPBACK)}, {0}};
-    int on = 1;
     signal(SIGCHLD, SIG_IGN); /* the kernel reaps */
     signal(SIGPIPE, SIG_IGN); /* a child that has ended is removed when its pipe up ends */
     listener = socket(AF_INET, SOCK_STREAM, 0);
-    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (bind(listener, (struct sockaddr *)&at, sizeof at) || listen(listener, SOMAXCONN)) {
-        perror("floor");
-        return 1;
-    }
+    if (bind(listener, (struct sockaddr *)&at, sizeof at) || listen(listener, SOMAXCONN))
+        return perror("floor"), 1;
     loop = epoll_create1(0);
     epoll_ctl(loop, EPOLL_CTL_ADD, listener, &(struct epoll_event){EPOLLIN, {.ptr = NULL}});
     for (;;) {

@@ -2,21 +2,17 @@
 /**
  * pipechat's shape on Node: `child_process` starts a process for each connection and passes it the
  * socket over IPC, and whole lines go up and down through its stdout and stdin.
- *
- *     PORT=2000 node bench/peers/node-processes.mjs
  */
 import { fork } from "node:child_process";
 import { createServer, Socket } from "node:net";
 import { fileURLToPath } from "node:url";
-
-const newline = 0x0a;
 
 /** Gives the whole lines of a stream, as blocks. */
 async function* blocks(stream) {
   let carry = Buffer.alloc(0);
   for await (const chunk of stream) {
     const bytes = Buffer.concat([carry, chunk]);
-    const end = bytes.lastIndexOf(newline) + 1;
+    const end = bytes.lastIndexOf(0x0a) + 1;
     carry = bytes.subarray(end);
     if (end > 0) yield bytes.subarray(0, end);
   }
@@ -29,8 +25,6 @@ function room(stream) {
     stream.setMaxListeners(0).on("drain", done).on("close", done);
   });
 }
-
-// --- The server ----------------------------------------------------------------------------------
 
 const workers = new Set();
 
@@ -49,8 +43,6 @@ async function accept(socket) {
   }
   workers.delete(worker);
 }
-
-// --- A worker ------------------------------------------------------------------------------------
 
 async function serve(socket) {
   let name = "";

@@ -2,8 +2,6 @@
 # The article's first way in Ruby: a fork for each connection, one pipe that all children write to, and
 # one pipe down for each child.
 #
-#     PORT=2000 ruby bench/peers/processes.rb
-#
 # Mended as far as a load needs: who has left is forgotten, names are compared whole, children are
 # reaped and keep no descriptors but their own, Nagle's algorithm is off, what is said is not logged.
 

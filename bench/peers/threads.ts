@@ -3,8 +3,6 @@
  * The article's second way on Bun: a thread for each connection, which owns the client's socket. What
  * a client says goes from its thread straight to all the others', over a `BroadcastChannel`.
  *
- *     PORT=2000 bun bench/peers/threads.ts
- *
  * A channel knows no backpressure: what a thread has no time for yet waits in memory, without bound.
  */
 import { dlopen, suffix } from "bun:ffi";

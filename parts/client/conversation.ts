@@ -71,6 +71,7 @@ async function dial({ tls, ...to }: Address): Promise<Socket> {
   const servername = isIP(to.host) ? "" : to.host; // TLS does not send an IP address as a name
   const options = { ...to, ...tls, servername, allowHalfOpen: true };
   const socket: Socket = tls ? connectTLS(options) : connect(options);
+  socket.setKeepAlive(true, 60_000); // ms of silence; Bun then asks the server once a second, ten times
   const closed = once(socket, "close").then(() => Promise.reject(new Error(wasClosed)));
   await Promise.race([once(socket, tls ? "secureConnect" : "connect"), closed]);
   return socket;

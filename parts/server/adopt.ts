@@ -70,7 +70,8 @@ export class Adoption {
   }
 
   /** Adopts whoever waits for a server on this one's address. */
-  open(server: Server): void {
+  open(server: Server, canAdopt: boolean): void {
+    if (!canAdopt || !native) return this.#skip();
     try {
       const path = pathFor(server);
       rmSync(path, { force: true }); // only we listen on that address: who left it is dead
@@ -88,12 +89,12 @@ export class Adoption {
       setTimeout(() => this.close(), openFor).unref();
     } catch (error) {
       log(`if this server is killed, its clients are lost: ${(error as Error).message}`);
-      this.skip();
+      this.#skip();
     }
   }
 
   /** Adopts nobody. */
-  skip(): void {
+  #skip(): void {
     this.#isComplete = true;
     this.#complete.resolve();
   }

@@ -8,6 +8,7 @@ import type { Socket } from "node:net";
 import type { Order } from "../shared/control.ts";
 import { descriptorOf, native } from "../shared/native.ts";
 import { after } from "../shared/timers.ts";
+import { log } from "./log.ts";
 import { Outlet } from "./outlet.ts";
 import type { WorkerProcess } from "./process.ts";
 import type { Member } from "./room.ts";
@@ -167,6 +168,12 @@ export class Connection implements Member {
     if (!this.move("closing")) return;
     this.#flush();
     after(grace, () => this.kill());
+  }
+
+  /** Tells the log and the client why it is not served, and closes it in order. */
+  refuse(reason: string): void {
+    log(`${this.address} was refused: ${reason}`);
+    this.sendAway(reason);
   }
 
   /** Tells the client why it is disconnected, and closes it in order. */

@@ -10,6 +10,7 @@ import type { Adoption } from "./adopt.ts";
 import { type Connection, filesPerClient } from "./connection.ts";
 import { endLog, log, say } from "./log.ts";
 import type { Options } from "./options.ts";
+import type { Places } from "./places.ts";
 import type { Pool } from "./pool.ts";
 import { isIgnored } from "./proc.ts";
 import type { WorkerProcess } from "./process.ts";
@@ -63,7 +64,7 @@ export interface Running {
   server: Server;
   pool: Pool<WorkerProcess>;
   room: Room<Connection>;
-  connections: Set<Connection>;
+  places: Places;
   adoption: Adoption;
 }
 
@@ -72,8 +73,8 @@ export interface Running {
  * are to wait, their processes get all that waits for them here; that takes longer if it is much.
  */
 export async function shutDown(running: Running, how: How): Promise<void> {
-  const { server, pool, room, connections, adoption } = running;
-  const all = [...connections];
+  const { server, pool, room, places, adoption } = running;
+  const all = [...places.connections];
   if (pool.isClosed) {
     pool.kill();
     process.exit(130); // asked twice

@@ -5,7 +5,7 @@
  */
 import { fail } from "../shared/command-line.ts";
 import { log } from "./log.ts";
-import { maxName } from "../shared/text.ts";
+import { maxName, nameKey } from "../shared/text.ts";
 
 /** A client's connection, as the room needs it. */
 export interface Member {
@@ -186,7 +186,9 @@ export class Room<M extends Member> {
     let name = wanted;
     let online = 0;
     for (let n = 2; name !== before || this.#link?.owns(name) === false; n++) {
-      online = this.#link ? await this.#link.claim(name, member.pid) : this.#claim(name);
+      if (this.#isTaken(name, member)) online = 0;
+      else if (this.#link) online = await this.#link.claim(name, member.pid);
+      else online = this.#members.size + 1; // without waiting: nobody else may get the name meanwhile
       if (online > 0) break;
       name = [...wanted].slice(0, maxName - String(n).length).join("") + n;
     }
@@ -206,11 +208,10 @@ export class Room<M extends Member> {
     else member.tell(`welcome ${name} (${online} online), /help lists the commands`);
   }
 
-  /** Gives how many are online with a name that was free; 0 if somebody has it. */
-  #claim(name: string): number {
-    return this.#members.values().some((member) => member.name === name)
-      ? 0
-      : this.#members.size + 1;
+  /** Whether somebody else here has a name, or one that differs only in case or width. */
+  #isTaken(name: string, member: M): boolean {
+    const key = nameKey(name);
+    return this.#members.values().some((other) => other !== member && nameKey(other.name) === key);
   }
 
   /**
@@ -218,7 +219,7 @@ export class Room<M extends Member> {
    * it left. Gives how many are online.
    */
   async adopt(member: M, name: string, from?: string): Promise<number> {
-    if (this.#members.values().some((other) => other.name === name)) {
+    if (this.#isTaken(name, member)) {
       await this.name(member, name);
       return this.#members.size;
     }
