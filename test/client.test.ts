@@ -320,6 +320,20 @@ test("colours are there in a terminal, stable for a name, and off when they shou
   for (const session of [plain, quiet]) expect(session.raw).not.toMatch(/\x1b\[[\d;]*m/);
 });
 
+test("a dumb terminal gets plain lines", async () => {
+  await using server = await startServer();
+  using bob = await Client.connect(server, "bob");
+  using ann = new Session([bun, "client.ts", `:${server.port}`, "ann"], 80, { TERM: "dumb" });
+  await ann.shows("welcome ann");
+  ann.type("hello\r");
+  await bob.line("ann: hello");
+  bob.send("hi\n");
+  await ann.shows(/hello\nbob: hi$/);
+  ann.type("/quit\r");
+  expect(await ann.process.exited).toBe(0);
+  expect(ann.raw).not.toInclude("\x1b");
+});
+
 /** A server that says what a test wants it to, and reads nothing from whom it has met. */
 async function impostor(
   greeting: string | Uint8Array,
