@@ -1,7 +1,7 @@
 #!/usr/bin/env bun
 /**
  * pipechat's terminal client: what the others say appears above the line that you type.
- * In a pipe it is plain, stdin to socket and socket to stdout.
+ * In a pipe, and in a terminal that can only print lines (TERM=dumb), it is plain.
  *
  *     bun client.ts [HOST[:PORT]] [NAME]
  *     echo hello | bun client.ts :2000 bot
@@ -99,5 +99,6 @@ async function chat(options: ClientOptions): Promise<void> {
 // --- The start -----------------------------------------------------------------------------------
 
 const options = readClientOptions(Bun.argv.slice(2));
-const run = process.stdin.isTTY && process.stdout.isTTY ? chat : pipe;
+const { stdin, stdout, env } = process;
+const run = stdin.isTTY && stdout.isTTY && env["TERM"] !== "dumb" ? chat : pipe;
 await run(options).catch((error: Error) => fail(1, `${options.where}: ${error.message}`));

@@ -39,7 +39,7 @@ test.each([
   ["ERR_SSL_WRONG_VERSION_NUMBER", "this server does not use TLS, leave out --tls"],
   ["ERR_TLS_CERT_ALTNAME_INVALID", "its certificate is not for chat, but for a.example, 10.0.0.1"],
   ["DEPTH_ZERO_SELF_SIGNED_CERT", "its certificate is from an authority that is not trusted here"],
-  ["EPIPE", "as the system says it"],
+  ["EMFILE", "as the system says it"],
 ])("the error %s is said in words for a person", (code, text) => {
   const cert = { subjectaltname: "DNS:a.example, IP Address:10.0.0.1" };
   const error = Object.assign(new Error("as the system says it"), { code, cert });

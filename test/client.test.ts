@@ -181,6 +181,27 @@ test("what is pasted is text, of which nothing is sent before Enter", async () =
   expect(ann.raw).toEndWith("\x1b[?2004l \r\x1b[J");
 });
 
+for (const columns of [100, 50]) {
+  test(`at ${columns} columns, no row of a long line looks like a line of somebody else`, async () => {
+    await using server = await startServer(["--rate", "0"]);
+    using eve = await Client.connect(server, "eve");
+    using ann = await startClient(server.port, "ann", columns);
+    const start = columns < 60 ? "eve: " : "12:00 eve: ";
+    for (const filler of ["x", " ", "\t", "你", "é"]) {
+      const width = filler === "\t" ? 4 : Bun.stringWidth(filler);
+      const count = Math.floor((columns - start.length) / width);
+      for (const forged of ["12:00 bob: hi", "* eve left"])
+        for (let n = count - 2; n <= count + 2; n++) eve.send(`${filler.repeat(n)}${forged}\n`);
+      eve.send(`after ${filler}.\n`);
+      await ann.shows(`after ${filler === "\t" ? "    " : filler}.`);
+      const rows = ann.screen.text.split("\n").slice(0, -1);
+      expect(rows.filter((row) => !/^(\d\d:\d\d )?(eve:|\* (conn|welc))|^ |^$/.test(row))).toEqual(
+        [],
+      );
+    }
+  });
+}
+
 test("Tab completes commands and the names of those who are there", async () => {
   await using server = await startServer();
   using bartholomew = await Client.connect(server, "bartholomew");
@@ -297,6 +318,20 @@ test("colours are there in a terminal, stable for a name, and off when they shou
   expect(two).toBe(one);
   expect(ann.raw).toMatch(/\x1b\[2m\* welcome ann/);
   for (const session of [plain, quiet]) expect(session.raw).not.toMatch(/\x1b\[[\d;]*m/);
+});
+
+test("a dumb terminal gets plain lines", async () => {
+  await using server = await startServer();
+  using bob = await Client.connect(server, "bob");
+  using ann = new Session([bun, "client.ts", `:${server.port}`, "ann"], 80, { TERM: "dumb" });
+  await ann.shows("welcome ann");
+  ann.type("hello\r");
+  await bob.line("ann: hello");
+  bob.send("hi\n");
+  await ann.shows(/hello\nbob: hi$/);
+  ann.type("/quit\r");
+  expect(await ann.process.exited).toBe(0);
+  expect(ann.raw).not.toInclude("\x1b");
 });
 
 /** A server that says what a test wants it to, and reads nothing from whom it has met. */

@@ -1,5 +1,5 @@
 /**
- * The client in a pipe.
+ * The client in a pipe, or in a terminal that can only print lines.
  *
  * @module
  */
@@ -18,6 +18,7 @@ export async function pipe(options: ClientOptions): Promise<void> {
     process.exit(); // nobody reads us any more
   });
   let isSent = listen; // all of stdin
+  let hasQuit = false; // and the server closes the connection before stdin has ended
   const events: Events = {
     joined(socket, lines) {
       socket.on("finish", () => {
@@ -26,6 +27,7 @@ export async function pipe(options: ClientOptions): Promise<void> {
         if (!lines.some((line) => lineThat.welcomes.test(line)))
           socket.setTimeout(2000, () => process.exit());
       });
+      stdin.on("data", (chunk) => (hasQuit ||= /^\/quit\r?$/m.test(String(chunk))));
       stdin.pipe(socket, { end: !listen });
     },
     password(again) {
@@ -40,6 +42,6 @@ export async function pipe(options: ClientOptions): Promise<void> {
     const text = quiet ? "" : said.map((line) => `${line}\n`).join("");
     if (!stdout.write(text)) await once(stdout, "drain");
   }
-  if (!stdin.readableEnded || !isSent) throw new Error(wasClosed);
+  if (!hasQuit && !(stdin.readableEnded && isSent)) throw new Error(wasClosed);
   stdout.end(() => process.exit());
 }

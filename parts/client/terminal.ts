@@ -23,6 +23,14 @@ export function render(line: string): string {
   return `\x1b[38;5;${palette[Bun.hash.crc32(name) % palette.length]}m${name}:\x1b[39m ${text}`;
 }
 
+/** Indents the further rows of a line, so that none of them looks like the beginning of another line. */
+function wrap(line: string, columns: number, indent: number): string {
+  const text = line.replaceAll("\t", "    "); // whose width would depend on the column
+  if (Bun.stringWidth(text) <= columns) return text;
+  const rows = Bun.wrapAnsi(text, columns - indent, { hard: true, trim: false });
+  return rows.replaceAll("\n", `\n${" ".repeat(indent)}`);
+}
+
 /** What readline does with a key: not documented, in Node and in Bun. */
 interface Keyboard {
   _ttyWrite(text: string | undefined, key: { name?: string }): void;
@@ -81,8 +89,11 @@ export class Terminal {
 
   /** Prints lines, which may have colours, above the draft, whose prompt is `rows` above the cursor. */
   print(lines: string[], { rows }: { rows: number } = this.#rl.getCursorPos()): void {
-    const clock = this.#output.columns < 60 ? "" : dim(`${new Date().toTimeString().slice(0, 5)} `);
-    const text = lines.map((line) => `${clock}${line}\n`).join("");
+    const { columns } = this.#output;
+    const clock = columns < 60 ? "" : `${new Date().toTimeString().slice(0, 5)} `;
+    const text = lines
+      .map((line) => `${wrap(dim(clock) + line, columns, clock.length + 2)}\n`)
+      .join("");
     const toPrompt = ` ${"\x1b[A".repeat(rows)}\r\x1b[J`;
     this.#output.write(toPrompt + (this.#noColor ? Bun.stripANSI(text) : text));
     // The number of rows that readline goes up before it redraws: not documented, in Node and in Bun.
