@@ -35,6 +35,8 @@ setDefaultTimeout(2 * patience);
 const test = native ? testWith("nc", "a server that is killed", "netcat-openbsd") : () => {};
 const gone = "* the server is gone, waiting for another (10 s)";
 
+const { BUN_FEATURE_FLAG_NO_ORPHANS: _, ...env } = process.env;
+
 /** An address where servers come and go, and a folder of its own for the socket of whoever waits. */
 class Place implements AsyncDisposable {
   readonly port = freePort();
@@ -50,7 +52,8 @@ class Place implements AsyncDisposable {
     const args = ["--port", `${this.port}`, "--rate", "0", ...this.args];
     this.server = await watchServer(
       Bun.spawn([process.execPath, resolve(root, "server.ts"), ...args], {
-        env: { ...process.env, XDG_RUNTIME_DIR: this.folder, ...this.env },
+        // Under bun test --no-orphans, the workers would be killed with their server.
+        env: { ...env, XDG_RUNTIME_DIR: this.folder, ...this.env },
         stdio: ["pipe", "pipe", "pipe"],
       }),
     );
