@@ -14,7 +14,7 @@ import {
   until,
   watchServer,
 } from "./helpers.ts";
-import { after } from "./scenes.ts";
+import { flood } from "./scenes.ts";
 
 setDefaultTimeout(2 * patience);
 
@@ -149,8 +149,8 @@ test("a terminal that takes no more of the log stops neither the chat nor the se
   using ann = await Client.connect({ port }, "ann");
   using bob = await Client.connect({ port }, "bob");
   child.terminal!.write("\x13"); // Ctrl-S
-  ann.send(numbered(after)); // 4 MB for the log
-  await allHave([bob], "ann", after);
+  ann.send(numbered(flood)); // 4 MB for the log
+  await allHave([bob], "ann", flood);
   child.kill("SIGTERM");
   await bob.ended();
   expect(await child.exited).toBe(0);
@@ -161,8 +161,8 @@ test("a terminal that takes the log again gets what is new, not all that it miss
   using ann = await Client.connect({ port }, "ann");
   using bob = await Client.connect({ port }, "bob");
   child.terminal!.write("\x13"); // Ctrl-S
-  ann.send(numbered(after));
-  await allHave([bob], "ann", after);
+  ann.send(numbered(flood));
+  await allHave([bob], "ann", flood);
   child.terminal!.write("\x11"); // Ctrl-Q
   for (let n = 0; !screen().includes(`eve${n} joined`); n++) {
     using _eve = await Client.connect({ port }, `eve${n + 1}`);

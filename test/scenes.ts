@@ -19,8 +19,11 @@ import {
   until,
 } from "./helpers.ts";
 
-/** What is said after a fault: 20,000 lines of 200 bytes. */
-export const after = 20_000;
+/** What is said after a fault, in lines of 200 bytes: more than one block. */
+export const after = 2000;
+
+/** More than the kernel holds between two people, in lines of 200 bytes: 4 MB. */
+export const flood = 20_000;
 
 export interface Room extends AsyncDisposable {
   server: Server;
