@@ -441,12 +441,13 @@ async function redisFault({ n }: House): Promise<void> {
 
 // --- The run -------------------------------------------------------------------------------------
 
-/** Kills all that we have started, whatever happens. Workers end with their server. */
+/** Kills all that we have started, whatever happens, also a worker that is stopped. */
 process.on("exit", () => {
-  for (const { server } of houses) signal(server.pid, "SIGKILL");
+  for (const { server } of houses)
+    for (const pid of [server.pid, ...server.workers()]) signal(pid, "SIGKILL");
   redis?.signal("SIGKILL");
-  for (const path of [redis?.folder ?? passwordFile, passwordFile])
-    rmSync(path, { recursive: true, force: true });
+  if (redis) rmSync(redis.folder, { recursive: true, force: true });
+  rmSync(passwordFile, { force: true });
 });
 process.on("SIGINT", () => (over ? process.exit(130) : ending.resolve()));
 process.on("SIGTERM", () => process.exit(143));
@@ -477,7 +478,7 @@ for (const house of houses) {
 }
 
 console.log(`seed ${seed}: ${JSON.stringify({ ...options, password, isUnderNohup, isPlain })}`);
-const clock = setInterval(() => houses.forEach(observe), 20);
+setInterval(() => houses.forEach(observe), 20);
 const memories = { server: [] as number[], worker: [] as number[] }; // every second, bytes
 const watch = setInterval(() => {
   for (const { server, people, witness } of houses) {
@@ -544,7 +545,6 @@ for (const { server } of houses) {
   ending.resolve();
   if (server.process.exitCode !== 0) violated(`server ended: ${server.process.exitCode}`);
 }
-clearInterval(clock);
 const most = Math.round(Math.max(...memories.server) / 2 ** 20);
 console.log(`${Math.round(performance.now() / 1000)} s, ${most} MB: ${JSON.stringify(tally)}`);
 process.exit();
