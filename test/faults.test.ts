@@ -64,8 +64,9 @@ for (const signal of ["SIGKILL", "SIGTERM"] as const) {
     await room.bob.line(/ of eve was killed by SIG.* took over$/);
     await room.talk(after);
     if (!isPlain) await allHave([eve], "ann", flood + after);
-    await room.bob.line(/^eve: 9999 /);
-    const heard = room.bob.lines.all.filter((line) => line.startsWith("eve: "));
+    eve.send("the end\n"); // a stream may have read all that came before
+    await room.bob.line("eve: the end");
+    const heard = room.bob.lines.all.filter((line) => /^eve: \d/.test(line));
     const said = numbered(10_000).split("\n");
     const numbers = heard.map((line) => Number(line.split(" ")[1]));
     expect(heard).toEqual(numbers.map((n) => `eve: ${said[n]}`)); // whole
