@@ -72,7 +72,7 @@ async function chat(options: ClientOptions): Promise<void> {
     });
     for await (const said of lines) {
       for (const line of said) people.learn(line);
-      terminal.print(said.map(render));
+      terminal.print(said.map((line) => render(line, people.mention, options.bell ? "\x07" : "")));
       if (state === "alone") send();
     }
     return wasClosed;

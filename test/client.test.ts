@@ -513,6 +513,24 @@ test("each mistake is one line", async () => {
   }
 });
 
+test("Tab completes who is here and silent, and one's own name stands out", async () => {
+  const met = Promise.withResolvers<Socket>();
+  using server = await listen(0, met.resolve);
+  const start = (...options: string[]) =>
+    new Session([bun, "client.ts", `:${server.port}`, "ann", ...options]);
+  using ann = start("--bell");
+  const socket = await met.promise;
+  socket.write("* welcome ann (2 online: bob), /help lists the commands\nbob2: hi\n");
+  await ann.shows("bob2: hi");
+  expect(ann.raw).not.toInclude("\x07");
+  ann.type("bo\t");
+  await ann.ends("> bob");
+  socket.write("bob: I mean Ann, not Anna\n");
+  await ann.shows("bob: I mean");
+  expect(ann.raw).toMatch(/I mean \x1b\[1m\x07?Ann\x1b\[22m, not Anna/);
+  expect(ann.raw).toInclude("\x07");
+});
+
 /** A server that does with each connection what a test wants. */
 async function listen(port: number, meet: (socket: Socket) => void) {
   const server = createServer((socket) => meet(socket.on("error", () => {})));

@@ -45,6 +45,9 @@ test.each([
   ["* bob (worker 4711)", "bob "],
   ["* eve is now bob", "bob "],
   ["bob: * eve joined (3 online)", "bob "],
+  ["* welcome ann (1 online), /help lists the commands", ""],
+  ["* welcome ann (3 online: bob, c),d), /help lists the commands", "bob c),d "],
+  ["* welcome ann (14 online: b, c,, and 12 more), /help lists the commands", "b c, "],
   ["* bob is taken, you are bob2", ""],
   ["* server 4711 on myhost, this one:", ""],
 ])("after the line %j, Tab completes %j", (line, names) => {
@@ -68,6 +71,19 @@ test.each([
   ["ann", ["* bob is now eve", "* ann left", "bob: * ann is now eve"]],
 ])("we are called %j after the lines %j", (own, lines) => {
   expect(reader(...lines).own).toBe(own);
+});
+
+test("a welcome after an absence says who is here now", () => {
+  const welcome = "* welcome ann (2 online: eve), /help lists the commands";
+  expect(reader("bob: hi", welcome)).toEqual({ own: "ann", names: "eve " });
+});
+
+test.each([
+  ["ann", "ann, Ann: is Anna here? @ANN! ann", 4],
+  ["a.n", "a.n axn a.n2 (a.n)", 2],
+  ["Łu", "łu łukasz", 1],
+])("of %j, %j has %d mentions", (own, text, count) => {
+  expect(text.match(new People(own).mention)?.length).toBe(count);
 });
 
 test("Tab at the beginning of a line offers commands, and addresses people", () => {

@@ -19,6 +19,7 @@ const commandLine = {
     ca: text("FILE", "trust this authority (PEM) instead of the system's"),
     noReconnect: flag("end when the connection is lost"),
     noColor: flag("no colours; so does NO_COLOR in the environment"),
+    bell: flag("ring when somebody says your name"),
     noWelcome: flag("send at once: for other servers, which send no '* welcome'"),
     listen: flag("in a pipe: stay when stdin has ended"),
     quiet: flag("in a pipe: print nothing but errors"),

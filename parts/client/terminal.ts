@@ -16,11 +16,15 @@ export const bold = (text: string): string => `\x1b[1m${text}\x1b[22m`;
 // Of the 256 terminal colours, some of each hue with a contrast of 3.6 or more on black and on white.
 const palette = [160, 166, 130, 64, 28, 30, 32, 67, 61, 99, 134, 163, 132, 161];
 
-/** Makes a server's line ready for the screen: a name in its own colour, a notice dim. */
-export function render(line: string): string {
+/**
+ * Makes a server's line ready for the screen: a name in its own colour, a notice dim, and a mention of
+ * the user bold; with `ring`, which may be the bell.
+ */
+export function render(line: string, mention?: RegExp, ring = ""): string {
   const [, name, text] = /^([^\s:*][^\s:]*): (.*)$/.exec(line) ?? [];
   if (name === undefined) return dim(line);
-  return `\x1b[38;5;${palette[Bun.hash.crc32(name) % palette.length]}m${name}:\x1b[39m ${text}`;
+  const said = mention ? text!.replace(mention, bold(`${ring}$&`)) : text;
+  return `\x1b[38;5;${palette[Bun.hash.crc32(name) % palette.length]}m${name}:\x1b[39m ${said}`;
 }
 
 /** Indents the further rows of a line, so that none of them looks like the beginning of another line. */
