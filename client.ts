@@ -34,12 +34,13 @@ async function chat(options: ClientOptions): Promise<void> {
   let { password } = options;
   const people = new People(options.name);
   const typed = new PassThrough();
+  const ring = options.bell ? "\x07" : "";
 
   const terminal = new Terminal(options, {
     line(line) {
       if (line !== "") typed.write(`${line}\n`);
       if (line === "/quit") terminal.close();
-      if (/^\/(?!\/)/.test(line)) return dim(line);
+      if (/^\/(?!\/)/.test(line) || Buffer.byteLength(line) > people.longest) return dim(line);
       return line === "" ? undefined : `${bold("you:")} ${line.replace(/^\/\//, "/")}`;
     },
     complete: (isFirst) => people.completions(isFirst),
@@ -71,8 +72,9 @@ async function chat(options: ClientOptions): Promise<void> {
       silence: () => notice("the server has not answered yet: what you type waits"),
     });
     for await (const said of lines) {
-      for (const line of said) people.learn(line);
-      terminal.print(said.map((line) => render(line, people.mention, options.bell ? "\x07" : "")));
+      const news = said.filter((line) => people.learn(line));
+      terminal.print(news.map((line) => render(line, people.mention, ring)));
+      await terminal.printed();
       if (state === "alone") send();
     }
     return wasClosed;

@@ -45,7 +45,8 @@ async function* talk(socket: Socket, name: string, welcomes: boolean, on: Events
   using _late = after(3000, () => progress === "silent" && on.silence());
   const frame = createFramer(65_536);
   for await (const chunk of withEnd(socket)) {
-    const lines = frame(chunk).map((line) => line ?? "* (too long a line)");
+    const end = chunk ? "" : " (the connection was closed here)";
+    const lines = frame(chunk).map((line) => (line ?? "* (too long a line)") + end);
     const some = (kind: RegExp) => lines.some((line) => kind.test(line));
     if (some(lineThat.wantsTLS) || (progress === "silent" && chunk?.[0] === alert))
       throw new Error("this server uses TLS, add --tls");

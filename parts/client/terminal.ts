@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { once } from "node:events";
 import { createInterface } from "node:readline";
 import { Writable } from "node:stream";
 import { cleanText } from "../shared/text.ts";
@@ -103,6 +104,11 @@ export class Terminal {
     // The number of rows that readline goes up before it redraws: not documented, in Node and in Bun.
     Object.assign(this.#rl, { prevRows: 0 });
     if (!this.#isClosed) this.#rl.prompt(true);
+  }
+
+  /** Resolves when the terminal has taken what was printed: it may be slow, or stopped (Ctrl-S). */
+  async printed(): Promise<void> {
+    if (this.#output.writableNeedDrain) await once(this.#output, "drain");
   }
 
   /** Returns the next line, a secret: it is neither shown nor remembered. */
