@@ -8,6 +8,7 @@ import { connect, isIP, type Socket } from "node:net";
 import { connect as connectTLS } from "node:tls";
 import { lineThat } from "./notices.ts";
 import type { Address, ClientOptions } from "./options.ts";
+import { commands } from "../shared/command-line.ts";
 import { createFramer } from "../shared/text.ts";
 import { after } from "../shared/timers.ts";
 
@@ -84,7 +85,7 @@ async function* withEnd(socket: Socket): AsyncGenerator<Buffer | null> {
 }
 
 const reasons: Record<string, string> = {
-  ECONNREFUSED: "nobody listens there; start a server with `bun server.ts`",
+  ECONNREFUSED: `nobody listens there; start a server with \`${commands.server}\``,
   ENOTFOUND: "there is no host of this name",
   ECONNRESET: "the connection was reset",
   EPIPE: wasClosed,

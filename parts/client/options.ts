@@ -6,10 +6,10 @@
 import { readFileSync } from "node:fs";
 import { isIPv6 } from "node:net";
 import { createSecureContext } from "node:tls";
-import { flag, readCommandLine, text } from "../shared/command-line.ts";
+import { commands, flag, readCommandLine, text } from "../shared/command-line.ts";
 
 const commandLine = {
-  head: "usage: bun client.ts [options] [HOST[:PORT]] [NAME]\n\n",
+  head: `usage: ${commands.client} [options] [HOST[:PORT]] [NAME]\n\n`,
   words: {
     "HOST, PORT": "where the server is: HOST, HOST:PORT, PORT or [::1]:PORT (127.0.0.1:2000)",
     NAME: "what to be called (your login name); a word without '.' and ':' alone is a NAME",
