@@ -50,6 +50,7 @@ async function chat(options: ClientOptions): Promise<void> {
       state = "leaving";
     },
   });
+  const ask = () => new Promise<string>((resolve) => terminal.ask(resolve));
   const notice = (text: string) => terminal.print([render(`* ${text}`)]);
 
   /** One connection. Returns or throws why it ended. */
@@ -68,7 +69,7 @@ async function chat(options: ClientOptions): Promise<void> {
         state = "alone";
         notice("nobody else is here: what you typed waits until somebody is");
       },
-      password: async (again) => (password = (!again && password) || (await terminal.ask())),
+      password: async (again) => (password = (!again && password) || (await ask())),
       silence: () => notice("the server has not answered yet: what you type waits"),
     });
     for await (const said of lines) {
@@ -85,7 +86,7 @@ async function chat(options: ClientOptions): Promise<void> {
   for (let [pause, told] = [0, ""]; ; pause = Math.min(2 * pause, 5000)) {
     const reason = await connection().catch((error: Error) => error.message);
     typed.unpipe();
-    terminal.stopAsking();
+    terminal.ask(); // for nothing any more
     if (state === "leaving") process.exit();
     if (state === "new" || options.noReconnect) {
       terminal.close();
@@ -97,8 +98,6 @@ async function chat(options: ClientOptions): Promise<void> {
     await Bun.sleep(pause * (0.5 + Math.random())); // or all who lost a server come back at once
   }
 }
-
-// --- The start -----------------------------------------------------------------------------------
 
 const options = readClientOptions(Bun.argv.slice(2));
 const { stdin, stdout, env } = process;

@@ -23,7 +23,6 @@ export interface Events {
 }
 
 export const wasClosed = "the connection was closed";
-const alert = 0x15; // the first byte of what a TLS server answers to plain text
 
 /**
  * Connects, sends the name, and yields what the server says, as clean lines, until the server ends the
@@ -49,7 +48,8 @@ async function* talk(socket: Socket, name: string, welcomes: boolean, on: Events
     const end = chunk ? "" : " (the connection was closed here)";
     const lines = frame(chunk).map((line) => (line ?? "* (too long a line)") + end);
     const some = (kind: RegExp) => lines.some((line) => kind.test(line));
-    if (some(lineThat.wantsTLS) || (progress === "silent" && chunk?.[0] === alert))
+    // A TLS server answers plain text with an alert, which begins with the byte 0x15.
+    if (some(lineThat.wantsTLS) || (progress === "silent" && chunk?.[0] === 0x15))
       throw new Error("this server uses TLS, add --tls");
     if (lines.length === 0) continue;
     if (progress === "silent" && !lineThat.isChat.test(lines[0]!))
@@ -95,10 +95,9 @@ const reasons: Record<string, string> = {
 
 /** Says for a person why there is no connection to a server, and what to do. */
 export function explain(
-  error: Error & { code?: string; cert?: { subjectaltname?: string } },
+  { code = "", message, cert }: Error & { code?: string; cert?: { subjectaltname?: string } },
   { host }: Address,
 ): string {
-  const { code = "", message, cert } = error;
   const names = cert?.subjectaltname?.replace(/(DNS|IP Address):/g, "");
   if (code === "ERR_TLS_CERT_ALTNAME_INVALID")
     return `its certificate is not for ${host}, but for ${names ?? "another host"}`;

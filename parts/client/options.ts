@@ -52,12 +52,11 @@ export function readClientOptions(args: string[]) {
     const name = (isName ? first : second) ?? login();
     const address = parseAddress(isName ? "" : first);
     if (values.ca && !values.tls) throw new Error("--ca goes with --tls");
-    if (values.tls) address.tls = values.ca ? { ca: readFileSync(values.ca, "utf8") } : {};
-    if (address.tls) createSecureContext(address.tls); // throws if the authority is none
+    const authority = values.ca ? { ca: readFileSync(values.ca, "utf8") } : {};
+    if (values.tls) createSecureContext((address.tls = authority)); // throws if it is none
     const { NO_COLOR, PIPECHAT_PASSWORD: password } = process.env;
     const where = `${address.host}:${address.port}`;
-    const noColor = values.noColor || !!NO_COLOR;
-    return { ...values, where, address, name, password, noColor };
+    return { ...values, where, address, name, password, noColor: values.noColor || !!NO_COLOR };
   });
 }
 
