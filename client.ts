@@ -34,12 +34,13 @@ async function chat(options: ClientOptions): Promise<void> {
   let { password } = options;
   const people = new People(options.name);
   const typed = new PassThrough();
+  const ring = options.bell ? "\x07" : "";
 
   const terminal = new Terminal(options, {
     line(line) {
       if (line !== "") typed.write(`${line}\n`);
       if (line === "/quit") terminal.close();
-      if (/^\/(?!\/)/.test(line)) return dim(line);
+      if (/^\/(?!\/)/.test(line) || Buffer.byteLength(line) > people.longest) return dim(line);
       return line === "" ? undefined : `${bold("you:")} ${line.replace(/^\/\//, "/")}`;
     },
     complete: (isFirst) => people.completions(isFirst),
@@ -49,6 +50,7 @@ async function chat(options: ClientOptions): Promise<void> {
       state = "leaving";
     },
   });
+  const ask = () => new Promise<string>((resolve) => terminal.ask(resolve));
   const notice = (text: string) => terminal.print([render(`* ${text}`)]);
 
   /** One connection. Returns or throws why it ended. */
@@ -67,12 +69,13 @@ async function chat(options: ClientOptions): Promise<void> {
         state = "alone";
         notice("nobody else is here: what you typed waits until somebody is");
       },
-      password: async (again) => (password = (!again && password) || (await terminal.ask())),
+      password: async (again) => (password = (!again && password) || (await ask())),
       silence: () => notice("the server has not answered yet: what you type waits"),
     });
     for await (const said of lines) {
-      for (const line of said) people.learn(line);
-      terminal.print(said.map(render));
+      const news = said.filter((line) => people.learn(line));
+      terminal.print(news.map((line) => render(line, people.mention, ring)));
+      await terminal.printed();
       if (state === "alone") send();
     }
     return wasClosed;
@@ -83,7 +86,7 @@ async function chat(options: ClientOptions): Promise<void> {
   for (let [pause, told] = [0, ""]; ; pause = Math.min(2 * pause, 5000)) {
     const reason = await connection().catch((error: Error) => error.message);
     typed.unpipe();
-    terminal.stopAsking();
+    terminal.ask(); // for nothing any more
     if (state === "leaving") process.exit();
     if (state === "new" || options.noReconnect) {
       terminal.close();
@@ -95,8 +98,6 @@ async function chat(options: ClientOptions): Promise<void> {
     await Bun.sleep(pause * (0.5 + Math.random())); // or all who lost a server come back at once
   }
 }
-
-// --- The start -----------------------------------------------------------------------------------
 
 const options = readClientOptions(Bun.argv.slice(2));
 const { stdin, stdout, env } = process;

@@ -513,6 +513,51 @@ test("each mistake is one line", async () => {
   }
 });
 
+test("Tab completes who is here and silent, and one's own name stands out", async () => {
+  const met = Promise.withResolvers<Socket>();
+  using server = await listen(0, met.resolve);
+  const start = (...options: string[]) =>
+    new Session([bun, "client.ts", `:${server.port}`, "ann", ...options]);
+  using ann = start("--bell");
+  const socket = await met.promise;
+  socket.write("* welcome ann (2 online: bob), /help lists the commands\nbob2: hi\n");
+  await ann.shows("bob2: hi");
+  expect(ann.raw).not.toInclude("\x07");
+  ann.type("bo\t");
+  await ann.ends("> bob");
+  socket.write("bob: I mean Ann, not Anna\n");
+  await ann.shows("bob: I mean");
+  expect(ann.raw).toMatch(/I mean \x1b\[1m\x07?Ann\x1b\[22m, not Anna/);
+  expect(ann.raw).toInclude("\x07");
+});
+
+test("a name that is taken is one line, and a line that is too long is not shown as said", async () => {
+  await using server = await startServer(["--max-line", "5000"]);
+  using _bob = await Client.connect(server, "bob");
+  using ann = await startClient(server.port, "ann", 80, "--no-color");
+  ann.type("/nick bob\r");
+  await ann.shows("* bob is taken, you are bob2");
+  for (const n of [1, 2]) {
+    ann.type(`/${n}\r`); // which is answered behind all that was said about the name
+    await ann.shows(`* no such command: /${n}`);
+  }
+  expect(ann.screen.text).not.toContain("is now");
+  const [long, short] = ["x".repeat(5001), "y".repeat(4500)];
+  ann.type(`${long}\r`);
+  await ann.shows("* not sent: longer than 5000 bytes");
+  ann.type(`${short}\r`);
+  await ann.ends("yyy >");
+  expect(ann.raw).not.toMatch(/you: x/);
+  expect(ann.raw).toMatch(/you: y/); // the client knows now how long a line may be
+});
+
+test("half a line at the end of a connection is shown as one", async () => {
+  using server = await impostor("* welcome ann (2 online)\nbob: do not pay 1");
+  using ann = await startClient(server.port, "ann");
+  (await server.met).end();
+  await ann.shows("bob: do not pay 1 (the connection was closed here)");
+});
+
 /** A server that does with each connection what a test wants. */
 async function listen(port: number, meet: (socket: Socket) => void) {
   const server = createServer((socket) => meet(socket.on("error", () => {})));

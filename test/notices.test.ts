@@ -45,7 +45,9 @@ test.each([
   ["* bob (worker 4711)", "bob "],
   ["* eve is now bob", "bob "],
   ["bob: * eve joined (3 online)", "bob "],
-  ["* bob is taken, you are bob2", ""],
+  ["* welcome ann (1 online), /help lists the commands", ""],
+  ["* welcome ann (3 online: bob, c),d), /help lists the commands", "bob c),d "],
+  ["* welcome ann (14 online: b, c,, and 12 more), /help lists the commands", "b c, "],
   ["* server 4711 on myhost, this one:", ""],
 ])("after the line %j, Tab completes %j", (line, names) => {
   expect(reader(line)).toEqual({ own: "ann", names });
@@ -64,10 +66,59 @@ test.each([
 
 test.each([
   ["ann2", ["* welcome ann2 (2 online)"]],
+  ["bob2", ["* bob is taken, you are bob2"]],
   ["zoe", ["* ann is now eve", "* eve is now zoe", "* ann is now bob"]],
   ["ann", ["* bob is now eve", "* ann left", "bob: * ann is now eve"]],
 ])("we are called %j after the lines %j", (own, lines) => {
   expect(reader(...lines).own).toBe(own);
+});
+
+test.each([
+  [
+    ["* bob is taken, you are bob2", "* ann is now bob2"],
+    [true, false],
+  ],
+  [
+    ["* a b: no spaces in a name, you are ab", "* ann is now ab"],
+    [true, false],
+  ],
+  [
+    ["* ann is now bob2", "* ann is now bob2"],
+    [true, false],
+  ],
+  [
+    ["bob: * x is taken, you are eve", "* ann is now eve"],
+    [true, true],
+  ],
+])("of a rename in %j, one line is news", (lines, news) => {
+  const people = new People("ann");
+  expect(lines.map((line) => people.learn(line))).toEqual(news);
+});
+
+test("however many people a server claims, the client knows the last thousand", () => {
+  const people = new People("ann");
+  for (let n = 0; n < 1500; n++) people.learn(`* bob${n} joined (${n} online)`);
+  people.learn("bob499: hi");
+  people.learn("bob500: hi");
+  const names = people.completions(false);
+  expect([names.length, names[0], names.slice(-2)]).toEqual([
+    1000,
+    "bob502 ",
+    ["bob499 ", "bob500 "],
+  ]);
+});
+
+test("a welcome after an absence says who is here now", () => {
+  const welcome = "* welcome ann (2 online: eve), /help lists the commands";
+  expect(reader("bob: hi", welcome)).toEqual({ own: "ann", names: "eve " });
+});
+
+test.each([
+  ["ann", "ann, Ann: is Anna here? @ANN! ann", 4],
+  ["a.n", "a.n axn a.n2 (a.n)", 2],
+  ["Łu", "łu łukasz", 1],
+])("of %j, %j has %d mentions", (own, text, count) => {
+  expect(text.match(new People(own).mention)?.length).toBe(count);
 });
 
 test("Tab at the beginning of a line offers commands, and addresses people", () => {

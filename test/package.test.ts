@@ -12,8 +12,9 @@ const bun = process.execPath;
 /** Checks that these files are the scripts, their parts, and what one has to know about them. */
 function expectPackage(files: string[]): void {
   const parts = Array.from(new Bun.Glob("parts/**/*.{ts,c}").scanSync(root));
-  const others = ["LICENSE", "README.md", "package.json", "server.ts", "worker.ts", "client.ts"];
-  expect(files.toSorted()).toEqual([...parts, ...others].sort());
+  const scripts = ["server.ts", "worker.ts", "client.ts", "start.sh"];
+  const others = ["LICENSE", "README.md", "package.json"];
+  expect(files.toSorted()).toEqual([...parts, ...scripts, ...others].sort());
 }
 
 test("the package holds the scripts and their parts, and chats in an empty folder", async () => {
@@ -40,6 +41,16 @@ test("the package holds the scripts and their parts, and chats in an empty folde
   });
   expect([bot.code, bot.stderr]).toEqual([0, ""]);
   await ann.line("bot: hello");
+  for (const command of ["pipechat", "pipechat-server"]) {
+    const { stdout } = await run([...bunx, command, "--help"], { cwd: folder });
+    expect(stdout).toContain(`usage: bunx ${command} [options]`);
+    expect(stdout).not.toMatch(/bun \w+\.ts/);
+    const installed = join(folder, "node_modules/.bin", command);
+    const lacking = await run(["env", "PATH=", "/bin/sh", installed]);
+    const script = command === "pipechat" ? "client.ts" : "server.ts";
+    expect([lacking.code, lacking.stdout]).toEqual([127, ""]);
+    expect(lacking.stderr).toMatch(new RegExp(`^${script}: it runs on Bun, [^\n]*\n$`));
+  }
   expect(await server.stop()).toBe(0);
   rmSync(folder, { recursive: true });
 });

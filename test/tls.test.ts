@@ -302,7 +302,7 @@ test("client.ts asks for the password without showing it, and remembers it for a
   await until(() => session.raw.length > before, "its redrawing");
   session.type("\r");
   await session.shows(/connecting.*\n.*\* password:\n.*\* wrong password, try again:/);
-  session.type(`${password}\r`);
+  session.type(`\x1b[200~${password}\n\x1b[201~\r`); // pasted
   await session.shows("* welcome ann");
   session.type("\x1b[A"); // Up: it is not in the history
   session.type("visible\r");

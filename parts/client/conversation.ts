@@ -8,6 +8,7 @@ import { connect, isIP, type Socket } from "node:net";
 import { connect as connectTLS } from "node:tls";
 import { lineThat } from "./notices.ts";
 import type { Address, ClientOptions } from "./options.ts";
+import { commands } from "../shared/command-line.ts";
 import { createFramer } from "../shared/text.ts";
 import { after } from "../shared/timers.ts";
 
@@ -22,7 +23,6 @@ export interface Events {
 }
 
 export const wasClosed = "the connection was closed";
-const alert = 0x15; // the first byte of what a TLS server answers to plain text
 
 /**
  * Connects, sends the name, and yields what the server says, as clean lines, until the server ends the
@@ -45,9 +45,11 @@ async function* talk(socket: Socket, name: string, welcomes: boolean, on: Events
   using _late = after(3000, () => progress === "silent" && on.silence());
   const frame = createFramer(65_536);
   for await (const chunk of withEnd(socket)) {
-    const lines = frame(chunk).map((line) => line ?? "* (too long a line)");
+    const end = chunk ? "" : " (the connection was closed here)";
+    const lines = frame(chunk).map((line) => (line ?? "* (too long a line)") + end);
     const some = (kind: RegExp) => lines.some((line) => kind.test(line));
-    if (some(lineThat.wantsTLS) || (progress === "silent" && chunk?.[0] === alert))
+    // A TLS server answers plain text with an alert, which begins with the byte 0x15.
+    if (some(lineThat.wantsTLS) || (progress === "silent" && chunk?.[0] === 0x15))
       throw new Error("this server uses TLS, add --tls");
     if (lines.length === 0) continue;
     if (progress === "silent" && !lineThat.isChat.test(lines[0]!))
@@ -83,7 +85,7 @@ async function* withEnd(socket: Socket): AsyncGenerator<Buffer | null> {
 }
 
 const reasons: Record<string, string> = {
-  ECONNREFUSED: "nobody listens there; start a server with `bun server.ts`",
+  ECONNREFUSED: `nobody listens there; start a server with \`${commands.server}\``,
   ENOTFOUND: "there is no host of this name",
   ECONNRESET: "the connection was reset",
   EPIPE: wasClosed,
@@ -93,10 +95,9 @@ const reasons: Record<string, string> = {
 
 /** Says for a person why there is no connection to a server, and what to do. */
 export function explain(
-  error: Error & { code?: string; cert?: { subjectaltname?: string } },
+  { code = "", message, cert }: Error & { code?: string; cert?: { subjectaltname?: string } },
   { host }: Address,
 ): string {
-  const { code = "", message, cert } = error;
   const names = cert?.subjectaltname?.replace(/(DNS|IP Address):/g, "");
   if (code === "ERR_TLS_CERT_ALTNAME_INVALID")
     return `its certificate is not for ${host}, but for ${names ?? "another host"}`;

@@ -6,10 +6,10 @@
 import { readFileSync } from "node:fs";
 import { isIPv6 } from "node:net";
 import { createSecureContext } from "node:tls";
-import { flag, readCommandLine, text } from "../shared/command-line.ts";
+import { commands, flag, readCommandLine, text } from "../shared/command-line.ts";
 
 const commandLine = {
-  head: "usage: bun client.ts [options] [HOST[:PORT]] [NAME]\n\n",
+  head: `usage: ${commands.client} [options] [HOST[:PORT]] [NAME]\n\n`,
   words: {
     "HOST, PORT": "where the server is: HOST, HOST:PORT, PORT or [::1]:PORT (127.0.0.1:2000)",
     NAME: "what to be called (your login name); a word without '.' and ':' alone is a NAME",
@@ -19,6 +19,7 @@ const commandLine = {
     ca: text("FILE", "trust this authority (PEM) instead of the system's"),
     noReconnect: flag("end when the connection is lost"),
     noColor: flag("no colours; so does NO_COLOR in the environment"),
+    bell: flag("ring when somebody says your name"),
     noWelcome: flag("send at once: for other servers, which send no '* welcome'"),
     listen: flag("in a pipe: stay when stdin has ended"),
     quiet: flag("in a pipe: print nothing but errors"),
@@ -51,12 +52,11 @@ export function readClientOptions(args: string[]) {
     const name = (isName ? first : second) ?? login();
     const address = parseAddress(isName ? "" : first);
     if (values.ca && !values.tls) throw new Error("--ca goes with --tls");
-    if (values.tls) address.tls = values.ca ? { ca: readFileSync(values.ca, "utf8") } : {};
-    if (address.tls) createSecureContext(address.tls); // throws if the authority is none
+    const authority = values.ca ? { ca: readFileSync(values.ca, "utf8") } : {};
+    if (values.tls) createSecureContext((address.tls = authority)); // throws if it is none
     const { NO_COLOR, PIPECHAT_PASSWORD: password } = process.env;
     const where = `${address.host}:${address.port}`;
-    const noColor = values.noColor || !!NO_COLOR;
-    return { ...values, where, address, name, password, noColor };
+    return { ...values, where, address, name, password, noColor: values.noColor || !!NO_COLOR };
   });
 }
 

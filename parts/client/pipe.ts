@@ -4,6 +4,7 @@
  * @module
  */
 import { once } from "node:events";
+import type { Socket } from "node:net";
 import { converse, type Events, wasClosed } from "./conversation.ts";
 import { lineThat } from "./notices.ts";
 import type { ClientOptions } from "./options.ts";
@@ -17,23 +18,21 @@ export async function pipe(options: ClientOptions): Promise<void> {
     if (code !== "EPIPE") fail(1, `cannot print what is said: ${message}`);
     process.exit(); // nobody reads us any more
   });
-  let isSent = listen; // all of stdin
+  let server = undefined as Socket | undefined;
   let hasQuit = false; // and the server closes the connection before stdin has ended
   const events: Events = {
     joined(socket, lines) {
-      socket.on("finish", () => {
-        isSent = true;
-        // A server that does not welcome does not close either when we have.
-        if (!lines.some((line) => lineThat.welcomes.test(line)))
-          socket.setTimeout(2000, () => process.exit());
-      });
+      server = socket;
+      // A server that does not welcome does not close either when we have.
+      if (!lines.some((line) => lineThat.welcomes.test(line)))
+        socket.on("finish", () => socket.setTimeout(2000, () => process.exit()));
       stdin.on("data", (chunk) => (hasQuit ||= /^\/quit\r?$/m.test(String(chunk))));
       stdin.pipe(socket, { end: !listen });
     },
     password(again) {
-      if (password !== undefined && !again) return password;
-      const found = password === undefined ? "not set" : "wrong";
-      return fail(1, `the server wants a password: PIPECHAT_PASSWORD is ${found}`);
+      if (password === undefined || again)
+        fail(1, `the server wants a password: PIPECHAT_PASSWORD is ${again ? "wrong" : "not set"}`);
+      return password;
     },
     silence: () =>
       process.stderr.write("client.ts: no answer yet (does this server need --no-welcome?)\n"),
@@ -42,6 +41,7 @@ export async function pipe(options: ClientOptions): Promise<void> {
     const text = quiet ? "" : said.map((line) => `${line}\n`).join("");
     if (!stdout.write(text)) await once(stdout, "drain");
   }
-  if (!hasQuit && !(stdin.readableEnded && isSent)) throw new Error(wasClosed);
+  const isSent = stdin.readableEnded && (listen || server?.writableFinished);
+  if (!isSent && !hasQuit) throw new Error(wasClosed);
   stdout.end(() => process.exit());
 }

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { once } from "node:events";
 import { createInterface } from "node:readline";
 import { Writable } from "node:stream";
 import { cleanText } from "../shared/text.ts";
@@ -16,25 +17,28 @@ export const bold = (text: string): string => `\x1b[1m${text}\x1b[22m`;
 // Of the 256 terminal colours, some of each hue with a contrast of 3.6 or more on black and on white.
 const palette = [160, 166, 130, 64, 28, 30, 32, 67, 61, 99, 134, 163, 132, 161];
 
-/** Makes a server's line ready for the screen: a name in its own colour, a notice dim. */
-export function render(line: string): string {
+/**
+ * Makes a server's line ready for the screen: a name in its own colour, a notice dim, and a mention of
+ * the user bold; with `ring`, which may be the bell.
+ */
+export function render(line: string, mention?: RegExp, ring = ""): string {
   const [, name, text] = /^([^\s:*][^\s:]*): (.*)$/.exec(line) ?? [];
   if (name === undefined) return dim(line);
-  return `\x1b[38;5;${palette[Bun.hash.crc32(name) % palette.length]}m${name}:\x1b[39m ${text}`;
+  const said = mention ? text!.replace(mention, bold(`${ring}$&`)) : text;
+  return `\x1b[38;5;${palette[Bun.hash.crc32(name) % palette.length]}m${name}:\x1b[39m ${said}`;
 }
 
 /** Indents the further rows of a line, so that none of them looks like the beginning of another line. */
-function wrap(line: string, columns: number, indent: number): string {
-  const text = line.replaceAll("\t", "    "); // whose width would depend on the column
+function wrap(clock: string, line: string, columns: number): string {
+  const indent = clock.length + 2;
+  const text = dim(clock) + line.replaceAll("\t", "    "); // a tab's width would depend on its column
   if (Bun.stringWidth(text) <= columns) return text;
   const rows = Bun.wrapAnsi(text, columns - indent, { hard: true, trim: false });
   return rows.replaceAll("\n", `\n${" ".repeat(indent)}`);
 }
 
-/** What readline does with a key: not documented, in Node and in Bun. */
-interface Keyboard {
-  _ttyWrite(text: string | undefined, key: { name?: string }): void;
-}
+// Whether the terminal marks what is pasted.
+const [marked, unmarked] = ["\x1b[?2004h", "\x1b[?2004l"];
 
 /** What happens in the terminal. */
 export interface TerminalEvents {
@@ -67,7 +71,6 @@ export class Terminal {
   #asker: ((secret: string) => void) | undefined;
   /** What was pasted so far, while a paste arrives. */
   #pasted: string | undefined;
-  #suspension: Disposable | undefined;
   #isClosed = false;
 
   constructor({ noColor }: { noColor: boolean }, on: TerminalEvents) {
@@ -76,7 +79,7 @@ export class Terminal {
     const { stdin: input } = process;
     const completer = (line: string) => this.#complete(line);
     this.#rl = createInterface({ input, output: this.#screen(), terminal: true, completer });
-    this.#collectPastes(this.#rl as unknown as Keyboard);
+    this.#collectPastes();
     this.#rl.on("history", (history) => this.#asker && history.shift());
     // In its history, and here, a draft of several lines has the last one first.
     this.#rl.on("line", (line) => this.#enter(line.split("\r").reverse().join("\n")));
@@ -89,11 +92,8 @@ export class Terminal {
 
   /** Prints lines, which may have colours, above the draft, whose prompt is `rows` above the cursor. */
   print(lines: string[], { rows }: { rows: number } = this.#rl.getCursorPos()): void {
-    const { columns } = this.#output;
-    const clock = columns < 60 ? "" : `${new Date().toTimeString().slice(0, 5)} `;
-    const text = lines
-      .map((line) => `${wrap(dim(clock) + line, columns, clock.length + 2)}\n`)
-      .join("");
+    const clock = this.#output.columns < 60 ? "" : `${new Date().toTimeString().slice(0, 5)} `;
+    const text = lines.map((line) => `${wrap(clock, line, this.#output.columns)}\n`).join("");
     const toPrompt = ` ${"\x1b[A".repeat(rows)}\r\x1b[J`;
     this.#output.write(toPrompt + (this.#noColor ? Bun.stripANSI(text) : text));
     // The number of rows that readline goes up before it redraws: not documented, in Node and in Bun.
@@ -101,14 +101,14 @@ export class Terminal {
     if (!this.#isClosed) this.#rl.prompt(true);
   }
 
-  /** Returns the next line, a secret: it is neither shown nor remembered. */
-  ask(): Promise<string> {
-    return new Promise((resolve) => (this.#asker = resolve));
+  /** Resolves when the terminal has taken what was printed: it may be slow, or stopped (Ctrl-S). */
+  async printed(): Promise<void> {
+    if (this.#output.writableNeedDrain) await once(this.#output, "drain");
   }
 
-  /** Shows again what is typed: nobody waits for a secret any more. */
-  stopAsking(): void {
-    this.#asker = undefined;
+  /** Gives the next line, neither shown nor remembered, to `answer`; without it, shows lines again. */
+  ask(answer?: (secret: string) => void): void {
+    this.#asker = answer;
   }
 
   /** Gives the terminal back as it was. */
@@ -128,8 +128,10 @@ export class Terminal {
     return Object.defineProperty(screen, "columns", { get: columns });
   }
 
-  /** Keeps from readline what is pasted, which the terminal puts between two marks. */
-  #collectPastes(readline: Keyboard): void {
+  /** Keeps from readline what is pasted. How readline gets its keys is not documented, in Node and in Bun. */
+  #collectPastes(): void {
+    type Press = (text: string | undefined, key: { name?: string }) => void;
+    const readline = this.#rl as unknown as { _ttyWrite: Press };
     const press = readline._ttyWrite.bind(readline);
     readline._ttyWrite = (text, key) => {
       if (key.name === "paste-start") this.#pasted = "";
@@ -137,11 +139,7 @@ export class Terminal {
       else if (key.name === "paste-end") this.#insert(this.#pasted);
       else this.#pasted += text ?? "";
     };
-    this.#markPastes(true);
-  }
-
-  #markPastes(on: boolean): void {
-    this.#output.write(`\x1b[?2004${on ? "h" : "l"}`);
+    this.#output.write(marked);
   }
 
   /** Inserts what was pasted into the draft, as text: a line that would be a command gets one more `/`. */
@@ -150,7 +148,10 @@ export class Terminal {
     const { line, cursor } = this.#rl;
     const { rows } = this.#rl.getCursorPos();
     const before = line.slice(0, cursor);
-    const lines = pasted.trimEnd().replace(/\r\n?/g, "\n").split("\n").map(cleanText);
+    const lines = pasted
+      .replace(/[\r\n]+$/, "")
+      .split(/\r\n?|\n/)
+      .map(cleanText);
     const isBegun = !/(^|\n)$/.test(before); // the first of them continues a line
     const text = lines.map((line, n) => (n === 0 && isBegun ? line : line.replace(/^\//, "//")));
     this.#setLine(before + (this.#asker ? lines[0] : text.join("\n")), line.slice(cursor));
@@ -173,29 +174,26 @@ export class Terminal {
     this.#setLine(line); // for getCursorPos(): readline has cleared it
     const end = this.#rl.getCursorPos();
     this.#setLine("");
-    const shown = line.split("\n").map((line) => this.#on.line(line));
-    this.print(
-      shown.filter((line) => line !== undefined),
-      { rows: end.rows + 1 },
-    );
+    const shown = line.split("\n").flatMap((line) => this.#on.line(line) ?? []);
+    this.print(shown, { rows: end.rows + 1 });
   }
 
   /** Stops the whole foreground process group, as the terminal itself would: a shell waits for all of it. */
   #suspend(): void {
-    this.#markPastes(false);
+    this.#output.write(unmarked);
     process.stdin.setRawMode(false);
     // Where no shell could continue the group, as in `ssh -t`, the kernel does not stop it.
-    this.#suspension = after(50, () => this.#resume(this.#rl.getCursorPos()));
+    const unstopped = after(50, () => this.#resume(this.#rl.getCursorPos()));
+    process.once("SIGCONT", () => unstopped[Symbol.dispose]());
     process.kill(0, "SIGTSTP");
   }
 
   /** Whoever had the terminal meanwhile has left it in another mode, and something else above the prompt. */
   #resume(prompt = { rows: 0 }): void {
-    this.#suspension?.[Symbol.dispose]();
     if (this.#isClosed) return;
     process.stdin.setRawMode(false); // or the next call would believe that nothing has to be done
     process.stdin.setRawMode(true);
-    this.#markPastes(true);
+    this.#output.write(marked);
     this.print([], prompt);
   }
 
@@ -206,7 +204,7 @@ export class Terminal {
 
   #end(): void {
     this.#isClosed = true;
-    this.#markPastes(false);
+    this.#output.write(unmarked);
     this.print([]); // clears the line being typed
     this.#setLine("");
     this.#on.close();

@@ -4,7 +4,15 @@
  * @module
  */
 import { version } from "../../package.json";
-import { fail, flag, readCommandLine, text, type Values, whole } from "../shared/command-line.ts";
+import {
+  commands,
+  fail,
+  flag,
+  readCommandLine,
+  text,
+  type Values,
+  whole,
+} from "../shared/command-line.ts";
 import { maxName } from "../shared/text.ts";
 
 const many = 2 ** 30;
@@ -37,10 +45,10 @@ const commandLine = {
   version,
   head: `pipechat ${version}: a chat server with one process per connection
 
-usage: bun server.ts [options]
+usage: ${commands.server} [options]
 `,
   options: table,
-  tail: "\nThen, in other terminals: bun client.ts\n",
+  tail: `\nThen, in other terminals: ${commands.client}\n`,
 };
 
 /** What the server was started with; numbers have the units that the table's help gives them. */

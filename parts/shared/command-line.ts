@@ -7,6 +7,11 @@ import { writeSync } from "node:fs";
 import { basename } from "node:path";
 import { parseArgs } from "node:util";
 
+/** What starts the server and the client: here, or where the package is installed. */
+export const commands = import.meta.dir.includes("/node_modules/")
+  ? { server: "bunx pipechat-server", client: "bunx pipechat" }
+  : { server: "bun server.ts", client: "bun client.ts" };
+
 /** Ends the script with one line on stderr that says what to do. */
 export function fail(code: number, reason: string): never {
   process.stderr.write(`${basename(Bun.main)}: ${reason}\n`);
