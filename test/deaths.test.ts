@@ -102,19 +102,6 @@ test("the end of a line whose beginning has died is no line, however many worker
   if (!isPlain) expect(ann.heard).not.toContain("bob: and its tail");
 });
 
-testNatively("lines that had arrived before a reset are heard", async () => {
-  await using room = await openRoom();
-  for (let n = 0; n < 5; n++) {
-    const ci = await Client.connect(room.server, `ci${n}`);
-    ci.send(numbered(150));
-    await ci.flushed();
-    ci.reset();
-    await room.ann.line(`* ci${n} left`);
-    const said = room.ann.heard.filter((line) => line.startsWith(`ci${n}: `));
-    expect(said.length).toBe(150);
-  }
-});
-
 test("a server that was started with SIGCHLD ignored outlives its workers", async () => {
   const command = ["sh", "-c", 'trap "" CHLD; exec "$@"', "sh", process.execPath];
   const stdio = ["pipe", "pipe", "pipe"] as const;
