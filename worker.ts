@@ -19,7 +19,7 @@ import { brokenRule, cleanName, createFramer } from "./parts/shared/text.ts";
 import { waitForServer } from "./parts/worker/orphan.ts";
 import { Pace } from "./parts/worker/pace.ts";
 import { openRelay, type Remains } from "./parts/worker/relay.ts";
-import { Server } from "./parts/worker/server.ts";
+import { Server } from "./parts/worker/requests.ts";
 import { isForeign } from "./parts/worker/strangers.ts";
 import { withoutTelnet } from "./parts/worker/telnet.ts";
 
@@ -33,7 +33,7 @@ let tries = 0; // at the password
 
 // 1. Open stdin and stdout, and be ready. What is used for the first time is slow: so it was used before.
 const relay = await openRelay(Bun.argv[2] === "plain"); // how bytes move: parts/worker/relay.ts
-const server = new Server(relay); // what goes over IPC: parts/worker/server.ts
+const server = new Server(relay); // what goes over IPC: parts/worker/requests.ts
 createFramer(9)(Buffer.from(cleanName("rehearsal\n")));
 process.on("disconnect", () => {
   relay.hurry();

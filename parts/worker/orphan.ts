@@ -7,7 +7,7 @@ import { unlinkSync } from "node:fs";
 import type { Offer } from "../shared/control.ts";
 import { native } from "../shared/native.ts";
 import type { Remains } from "./relay.ts";
-import type { Server } from "./server.ts";
+import type { Server } from "./requests.ts";
 
 const patience = 10_000; // for a server to come, ms
 const pause = 200; // between two attempts, ms: a thousand workers must leave time for the server to start
