@@ -34,6 +34,7 @@ import {
 } from "./parts/server/process.ts";
 import { refuse, Refusal } from "./parts/server/refusal.ts";
 import { openLink, Room } from "./parts/server/room.ts";
+import { SocketCopy } from "./parts/server/sockets.ts";
 import { readTermsAgain, readTermsOrEnd } from "./parts/server/terms.ts";
 import { describeRoom } from "./parts/server/who.ts";
 import { fail } from "./parts/shared/command-line.ts";
@@ -57,10 +58,10 @@ const pool = new Pool(startWorker, options.spares, availableParallelism()); // p
 const room = new Room<Connection>(relay, await openLink(options)); // parts/server/room.ts
 const adoption = new Adoption({ room, relay, serve, maxLag: options.maxLag }); // parts/server/adopt.ts
 
-// 1. Accept a connection. It is paused: the server never reads what a client sends.
+// 1. Accept a connection, and keep a copy of its socket: parts/server/connection.ts. Nobody reads it here.
 const accepting = { pauseOnConnect: true, noDelay: true, keepAlive: true, keepAliveInitialDelay };
 const server = createServer(accepting, (socket) => {
-  const connection = new Connection(socket, options.maxLag); // parts/server/connection.ts
+  const connection = new Connection(new SocketCopy(socket), options.maxLag);
   connection.life = serve(connection);
 });
 obeySignals(
@@ -117,20 +118,20 @@ async function serve(connection: Connection): Promise<void> {
       quickDeaths = performance.now() - start < 1000 ? quickDeaths + 1 : 0;
       if (quickDeaths === maxQuickDeaths) throw new Refusal("your process died too often, goodbye");
     }
-    connection.socket.destroy();
   } catch (error) {
-    if (connection.closed.aborted) connection.socket.destroy();
-    else refuse(connection, error, { maxWaiting: maxFiles / 8, silently: terms.tls !== undefined });
+    if (!connection.closed.aborted)
+      refuse(connection, error, { maxWaiting: maxFiles / 8, silently: terms.tls !== undefined });
   } finally {
     connection.kill(); // its process, too, if that lives
+    connection.client.close();
     const how = connection.reason || (await worker?.ended);
-    if (!pool.isClosed) room.leave(connection, ` (worker ${worker?.pid} ${how})`);
+    if (!pool.isClosed) room.leave(connection, worker && ` (worker ${worker.pid} ${how})`);
   }
 }
 
 /** Whether a client needs another worker: not if it has gone, or has got all that it waited for. */
 function needsHeir(connection: Connection, dead: WorkerProcess): boolean {
-  if (dead.wasKilled || pool.isClosed || connection.socket.destroyed) return false;
+  if (dead.wasKilled || pool.isClosed || connection.client.isClosed) return false;
   if (!connection.isBefore("silent")) return connection.isBefore("closed") && !dead.hasFinished;
   if (!connection.name || terms.tls) throw new Refusal("your process died, connect again");
   return true;
@@ -138,17 +139,18 @@ function needsHeir(connection: Connection, dead: WorkerProcess): boolean {
 
 /** 3. Passes a copy of a client's socket to a worker that takes it: some may be dead, or hang. */
 async function handOver(connection: Connection, heritage?: Heritage): Promise<WorkerProcess> {
-  const { socket, closed } = connection;
+  const { client, closed } = connection;
   for (let pause = 0; pause < 2000; pause = 2 * pause + 10) {
     if (pause > 0) await Bun.sleep(pause);
     const worker = await pool.take({ isUrgent: heritage !== undefined, signal: closed });
-    if (socket.destroyed) {
+    if (client.isClosed) {
       pool.put(worker);
       throw new Refusal("the connection was reset");
     }
     const { meeting } = adoption;
     const order = { type: "serve", ...terms, heritage, meeting } as const;
-    const pass = (child: Child) => child.send(order, socket, { keepOpen: true });
+    const pass = (child: Child) =>
+      client.lend((socket) => child.send(order, socket, { keepOpen: true }));
     if (await worker.serve(pass, heritage?.isTorn)) return worker;
   }
   throw new Refusal("your process could not start, try again later");

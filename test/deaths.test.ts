@@ -6,6 +6,7 @@ import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import {
+  allHave,
   Client,
   descriptors,
   isAlive,
@@ -23,7 +24,7 @@ setDefaultTimeout(2 * patience);
 const isPlain = process.env["PIPECHAT_PLAIN"] !== undefined;
 
 /** A test of what plain streams cannot do: they have read, and hold, what would have to wait in the kernel. */
-const testNatively = isPlain ? () => {} : test;
+const testNatively = isPlain ? Object.assign(() => {}, { each: () => () => {} }) : test;
 
 /** A server with two clients, and its spares ready. */
 async function openRoom(args: string[] = [], spares = 1) {
@@ -174,6 +175,35 @@ test("clients that reset while they are handed over cost no process each, and no
   await room.bob.line("ann: after");
   await room.ready();
   expect(server.log.all.filter((line) => /could not start/.test(line))).toEqual([]);
+});
+
+testNatively.each(["goes on", "dies"])(
+  "what had arrived before a reset is said, though the worker was stopped and then %s",
+  async (fate) => {
+    await using room = await openRoom();
+    const { server, ann, bob } = room;
+    const eve = await Client.connect(server, "eve");
+    const pid = await server.worker("eve");
+    process.kill(pid, "SIGSTOP");
+    eve.send(numbered(400)); // all of it is in the kernel of the server then
+    await eve.flushed();
+    eve.reset();
+    ann.send("the server has had time to see it\n");
+    await bob.line(/^ann: /);
+    process.kill(pid, fate === "dies" ? "SIGKILL" : "SIGCONT");
+    await bob.line("* eve left");
+    await allHave([bob], "eve", 400);
+  },
+);
+
+testNatively("who resets before there is a process for them has said what they said", async () => {
+  await using room = await openRoom([], 0);
+  const eve = await Client.connect(room.server);
+  eve.send("eve\nhello\n");
+  await eve.flushed();
+  eve.reset();
+  await room.bob.line("* eve left");
+  expect(room.bob.messages).toEqual(["eve: hello"]);
 });
 
 test("eight spares killed at once cut nobody off", async () => {

@@ -11,7 +11,7 @@
  * @module
  */
 import { lstatSync, mkdirSync, rmSync } from "node:fs";
-import { type AddressInfo, type Server, Socket } from "node:net";
+import type { AddressInfo, Server } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Heritage, isOffer, type Meeting, type Offer } from "../shared/control.ts";
@@ -20,7 +20,7 @@ import { Connection } from "./connection.ts";
 import { log } from "./log.ts";
 import type { WorkerProcess } from "./process.ts";
 import type { Room } from "./room.ts";
-import { bytesWritten, close } from "./sockets.ts";
+import { bytesWritten, close, SocketCopy, socketOf } from "./sockets.ts";
 
 const quiet = 500; // all are back when nobody has come for so long, ms
 const openFor = 30_000; // after that, nobody waits any more, ms
@@ -173,22 +173,20 @@ export class Adoption {
 
   async #adopt(visitor: Visitor, offer: Offer): Promise<void> {
     const { room, maxLag, serve } = this.#host;
-    const socket = new Socket();
-    // Bun adopts an open descriptor. It must not read it, nor must we: paused later, it would have read already.
-    (socket as any).connect({ fd: visitor.data.client, pauseOnConnect: true });
+    const client = new SocketCopy(socketOf(visitor.data.client));
     visitor.data.client = -1;
-    const twin = [...this.#adopted].find(([{ socket: other, name }]) => {
-      return name === offer.name && other.remotePort && other.remotePort === socket.remotePort;
+    const twin = [...this.#adopted].find(([{ client: other, name }]) => {
+      return name === offer.name && other.port && other.port === client.port;
     })?.[1];
     if (twin) {
-      socket.destroy(); // a copy
+      client.close();
       twin.visitors.push(visitor);
       twin.unsaid += offer.unsaid;
       twin.isTorn ||= offer.isTorn;
       twin.mayLack ||= offer.mayLack;
       return;
     }
-    const connection = new Connection(socket, maxLag);
+    const connection = new Connection(client, maxLag);
     const adopted = { ...offer, visitors: [visitor] };
     connection.move("named");
     connection.push(Buffer.from(offer.unshown, "base64"));

@@ -4,15 +4,14 @@
  *
  * @module
  */
-import type { Socket } from "node:net";
 import type { Order } from "../shared/control.ts";
-import { descriptorOf, native } from "../shared/native.ts";
+import { native } from "../shared/native.ts";
 import { after } from "../shared/timers.ts";
 import { log } from "./log.ts";
 import { Outlet } from "./outlet.ts";
 import type { WorkerProcess } from "./process.ts";
 import type { Member } from "./room.ts";
-import { bytesWritten } from "./sockets.ts";
+import { bytesWritten, type SocketCopy } from "./sockets.ts";
 
 // Between us and the client's socket, at most 200 KB in the socket pair and 64 KB in one read are in flight.
 const keep = 320 * 1024;
@@ -40,10 +39,8 @@ type State = (typeof states)[number];
 
 /** One client, from accept to its end. */
 export class Connection implements Member {
-  /** A copy, which is never read: the process that serves the client has its own. */
-  readonly socket: Socket;
-  /** The client's IP address. */
-  readonly address: string;
+  /** A copy of its socket, which is never read: the process that serves the client has its own. */
+  readonly client: SocketCopy;
   /** Resolves when it is over, and its last process is reaped. */
   life: Promise<void> = Promise.resolve();
   /** Resolves when the client says nothing more, or is gone. */
@@ -64,14 +61,13 @@ export class Connection implements Member {
   #worker: WorkerProcess | undefined; // the last one, which may be dead
 
   /** @param maxLag bytes that may wait for it; with more, it is disconnected */
-  constructor(socket: Socket, maxLag: number) {
-    this.socket = socket.on("error", () => {}); // the client may be gone at any moment
-    this.address = socket.remoteAddress ?? "a client that is gone";
+  constructor(client: SocketCopy, maxLag: number) {
+    this.client = client;
     this.silent = this.#isSilent.promise;
     this.passed = this.#isPassed.promise;
     this.closed = this.#closing.signal;
     this.#maxLag = maxLag;
-    this.#start = bytesWritten(descriptorOf(socket));
+    this.#start = bytesWritten(client.descriptor);
   }
 
   /** Moves on to a state; gives false, and does nothing, if it is as far as that already. */
@@ -90,6 +86,11 @@ export class Connection implements Member {
 
   get isOpen(): boolean {
     return this.isBefore("silent");
+  }
+
+  /** The client's IP address. */
+  get address(): string {
+    return this.client.address;
   }
 
   /** What the client is called; empty before it has joined, and after it has left. */
@@ -131,7 +132,7 @@ export class Connection implements Member {
    */
   give(worker: WorkerProcess): boolean {
     // How much the client has got: what was ever written to its socket, without what was before us.
-    const written = bytesWritten(descriptorOf(this.socket));
+    const written = bytesWritten(this.client.descriptor);
     const isKnown = written !== undefined && this.#start !== undefined;
     const isWhole = !this.#worker || (isKnown && this.#outlet.rewind(written - this.#start));
     worker.onDrain = () => this.#flush();

@@ -19,7 +19,7 @@ let waiting = 0; // connections that were refused and are still open
  * @param silently whether nothing is sent: in TLS, only a worker could speak to the client
  */
 export function refuse(
-  { socket, address, name, isMidLine }: Connection,
+  { client, address, name, isMidLine }: Connection,
   error: unknown,
   { maxWaiting, silently }: { maxWaiting: number; silently: boolean },
 ): void {
@@ -27,6 +27,7 @@ export function refuse(
   const isOurs = !(error instanceof Refusal);
   const reason = isOurs ? "the server has failed to serve you, try again" : error.message;
   log(`${who} was refused: ${isOurs ? Bun.inspect(error) : reason}`);
+  const socket = client.release();
   socket.end(silently ? "" : `${isMidLine ? "\n" : ""}* ${reason}\n`);
   // Closed at once, with bytes unread, the connection would be reset, and the reason lost.
   const delay = ++waiting > maxWaiting ? 0 : 500;

@@ -1,14 +1,17 @@
 /**
- * System calls that only the server needs: a socket pair for each worker, and what a socket has sent.
+ * What only the server does with sockets: it keeps copies of the clients', makes a pair for each worker, and
+ * asks the kernel how much a socket has sent.
  *
  * @module
  */
 import { dlopen, ptr, read } from "bun:ffi";
-import { native } from "../shared/native.ts";
+import { Socket } from "node:net";
+import { descriptorOf, native } from "../shared/native.ts";
 
 const symbols = {
   socketpair: { args: ["int", "int", "int", "ptr"], returns: "int" },
   close: { args: ["int"], returns: "int" },
+  fcntl: { args: ["int", "int", "int"], returns: "int" },
   getsockopt: { args: ["int", "int", "int", "ptr", "ptr"], returns: "int" },
   ioctl: { args: ["int", "u64", "ptr"], returns: "int" },
   __errno_location: { args: [], returns: "ptr" },
@@ -30,6 +33,74 @@ export function socketPair(): [number, number] | undefined {
 /** Closes a descriptor. */
 export function close(fd: number): void {
   libc?.close(fd);
+}
+
+const F_DUPFD_CLOEXEC = 1030;
+
+/**
+ * Our copy of a client's socket, for the workers to come. It is a descriptor, of which Bun knows nothing: at a
+ * reset, Bun would read even a paused socket and drop what it finds, which is what the client has said last.
+ * With plain streams it is Bun's socket all the same.
+ */
+export class SocketCopy {
+  /** The client's IP address and port. */
+  readonly address: string;
+  readonly port: number | undefined;
+  #copy: number | Socket | undefined; // undefined once it is closed or released
+
+  /** @param socket closed by this, unless it is the copy itself */
+  constructor(socket: Socket) {
+    this.address = socket.remoteAddress ?? "a client that is gone";
+    this.port = socket.remotePort;
+    const fd = duplicate(descriptorOf(socket.on("error", () => {})));
+    this.#copy = fd < 0 ? socket : fd;
+    if (fd >= 0) socket.destroy();
+  }
+
+  get descriptor(): number {
+    const copy = this.#copy;
+    return typeof copy === "number" ? copy : copy ? descriptorOf(copy) : -1;
+  }
+
+  /** Whether it cannot be passed on any more: the client is gone, and nothing of it is left to be read. */
+  get isClosed(): boolean {
+    return this.descriptor < 0;
+  }
+
+  /** Lends it as a socket, as long as the call takes. Throws if no descriptor is left for that. */
+  lend(use: (socket: Socket) => void): void {
+    if (this.#copy instanceof Socket) return use(this.#copy);
+    const socket = socketOf(duplicate(this.descriptor));
+    try {
+      use(socket);
+    } finally {
+      socket.destroy();
+    }
+  }
+
+  /** Gives it up to somebody who will close it. */
+  release(): Socket {
+    const copy = this.#copy;
+    this.#copy = undefined;
+    return copy instanceof Socket ? copy : socketOf(copy ?? -1);
+  }
+
+  close(): void {
+    if (this.#copy !== undefined) this.release().destroy();
+  }
+}
+
+/** Another descriptor of the same file; -1 if there is none. */
+function duplicate(fd: number): number {
+  return libc?.fcntl(fd, F_DUPFD_CLOEXEC, 0) ?? -1;
+}
+
+/** Lets Bun adopt an open descriptor. Paused only later, it would have been read already. */
+export function socketOf(fd: number): Socket {
+  if (fd < 0) throw new Error("no descriptor is left");
+  const socket = new Socket().on("error", () => {});
+  (socket as any).connect({ fd, pauseOnConnect: true }); // bun-types does not know `fd`
+  return socket;
 }
 
 const [IPPROTO_TCP, TCP_INFO, SIOCOUTQ] = [6, 11, 0x5411];
