@@ -16,7 +16,7 @@ import { isIgnored } from "./proc.ts";
 import type { WorkerProcess } from "./process.ts";
 import type { Room } from "./room.ts";
 
-const ownFiles = 27; // that the server itself needs: 8, and a few for connections that are refused
+const ownFiles = 29; // that the server itself needs: 10, and a few for connections that are refused
 
 /**
  * How many clients there can be at once, next to the spares, if `maxFiles` may be open. Ends the process, with a

@@ -10,6 +10,7 @@ import { maxName } from "../shared/text.ts";
 import { after } from "../shared/timers.ts";
 import { type Channel, openChannel, type Stdio } from "./channel.ts";
 import { EndlessLine, type Hear, Inlet } from "./inlet.ts";
+import { logStderr, openStderr } from "./stderr.ts";
 
 /** A process with IPC. bun-types does not know that Bun, from 1.4.0 on, passes a socket beside a message. */
 export type Child = Bun.Subprocess & {
@@ -18,7 +19,7 @@ export type Child = Bun.Subprocess & {
 
 /** What `Bun.spawn` has to be given beside the command. */
 export interface SpawnOptions {
-  stdio: [...Stdio, stderr: "inherit"];
+  stdio: [...Stdio, stderr: number | "pipe"];
   /** Whether the worker has to use plain streams. */
   isPlain: boolean;
   ipc(message: unknown, child?: unknown, handle?: unknown): void;
@@ -83,7 +84,7 @@ export class WorkerProcess {
     this.#inlet = new Inlet(4 * maxName + ": ".length + maxLine);
     const start = (stdio: Stdio) =>
       spawn({
-        stdio: [...stdio, "inherit"],
+        stdio: [...stdio, openStderr()],
         isPlain: stdio[0] === "pipe",
         ipc: (message, _child, handle) => this.#receive(message, handle),
         onDisconnect: () => this.#disconnected.resolve(),
@@ -94,6 +95,7 @@ export class WorkerProcess {
     };
     const [child, channel] = openChannel(start, events, isPlain);
     this.#child = child;
+    if (child.stderr instanceof ReadableStream) void logStderr(child.stderr);
     this.ready = this.#isReady.promise;
     this.ended = this.#end(channel);
     const late = after(startTimeout, () => this.kill("did not start"));
