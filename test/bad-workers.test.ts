@@ -17,8 +17,8 @@ const badWorker = (deed: string): string => `
   }`;
 
 /** Clients ann and bob, who have good workers, and eve, who has one that does `deed` once joined. */
-async function startWithEve(deed: string) {
-  const { server, setWorker } = await startWithWorker(goodWorker);
+async function startWithEve(deed: string, ...args: string[]) {
+  const { server, setWorker } = await startWithWorker(goodWorker, ...args);
   const ann = await Client.connect(server, "ann");
   const bob = await Client.connect(server, "bob");
   setWorker(badWorker(deed));
@@ -124,6 +124,14 @@ test("a worker that asks for a name which forges a notice ends alone", async () 
   );
   await using _server = server;
   await bob.line(/^\* eve left \(worker \d+ sent an unknown control message\)$/);
+});
+
+test("a client that is slowed down is heard, although others speak all the time", async () => {
+  const deed = `setInterval(() => process.stdout.write("eve: boo\\n"), 20)`;
+  const { server, ann, bob } = await startWithEve(deed, "--rate", "20");
+  await using _server = server;
+  ann.send(numbered(100));
+  await allHave([bob], "ann", 100);
 });
 
 test("half a line waits for its other half, and ends with its worker", async () => {
