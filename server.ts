@@ -87,7 +87,8 @@ function startWorker(): WorkerProcess {
       detached: true,
       ...channels, // stdio, ipc and onDisconnect: parts/server/process.ts
     });
-  return new WorkerProcess(spawn, { maxLine: options.maxLine, isPlain: terms.tls !== undefined });
+  const { maxLine, rate } = options;
+  return new WorkerProcess(spawn, { maxLine, rate, isPlain: terms.tls !== undefined });
 }
 
 /** A connection's life. An error in it ends this connection, and no other. */

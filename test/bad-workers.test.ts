@@ -134,6 +134,16 @@ test("a client that is slowed down is heard, although others speak all the time"
   await allHave([bob], "ann", 100);
 });
 
+test("a worker that renames its client again and again waits for its turn", async () => {
+  const rename = `process.send({ type: "name", name: (globalThis.isEva ^= 1) ? "eva" : "eve", at: 0 })`;
+  const { server, ann, bob } = await startWithEve(rename, "--rate", "20");
+  await using _server = server;
+  ann.send(numbered(100)); // of which some wait, too
+  await allHave([bob], "ann", 100);
+  const renames = server.log.all.filter((line) => line.includes(" is now "));
+  expect(renames.length).toBeLessThan(1000);
+});
+
 test("half a line waits for its other half, and ends with its worker", async () => {
   const { server, ann, bob, setWorker } = await startWithEve(`
     const say = (text) => require("fs").writeSync(1, text);
