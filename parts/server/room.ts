@@ -91,6 +91,7 @@ export async function openLink(options: {
 /** Writes whole lines to everyone on this server; pending while a flood has to wait. */
 export type Relay = (block: Uint8Array) => Promise<void> | undefined;
 
+const maxListed = 10; // names in a welcome
 const maxWait = 250; // that a flood waits for those who are behind, ms
 
 /** The members of a room, on this server. */
@@ -205,7 +206,16 @@ export class Room<M extends Member> {
     member.setName(name);
     this.#members.add(member);
     if (before) this.#link?.release(before);
-    else member.tell(`welcome ${name} (${online} online), /help lists the commands`);
+    else member.tell(`welcome ${name} (${this.#list(online, member)}), /help lists the commands`);
+  }
+
+  /** How many are online, and the names of some who are on this server: `3 online: bob, eve`. */
+  #list(online: number, newcomer: M): string {
+    const others = this.#members.values().filter((member) => member !== newcomer);
+    const names = Array.from(others.take(maxListed), ({ name }) => name);
+    const more = online - 1 - names.length;
+    const list = more > 0 && names.length > 0 ? [...names, `and ${more} more`] : names;
+    return [`${online} online`, list.join(", ")].filter(Boolean).join(": ");
   }
 
   /** Whether somebody else here has a name, or one that differs only in case or width. */
