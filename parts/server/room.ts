@@ -198,7 +198,8 @@ export class Room<M extends Member> {
       return;
     }
     if (name !== wanted) member.tell(`${wanted} is taken, you are ${name}`);
-    if (name === before) return member.tell(`you are ${name} already`);
+    else if (name === before) member.tell(`you are ${name} already`);
+    if (name === before) return;
     this.#announce(
       member,
       before ? `${before} is now ${name}` : `${name} joined (${online} online)`,
