@@ -160,7 +160,7 @@ function relay(block: Uint8Array, speaker?: Connection): Promise<void> | undefin
   const others = [...room.members].filter((member) => member !== speaker);
   const written = broadcast(block, others); // one call of C for all who wait for nothing
   others.forEach((other, index) => other.push(block, written[index])); // what is left waits: outlet.ts
-  if (speaker) room.append(block); // for other servers of the room
+  if (speaker) room.link?.append(block); // for other servers of the room
   if (options.verbose) `${Buffer.from(block)}`.trimEnd().split("\n").forEach(log);
   return block.length < flood ? undefined : room.catchUp();
 }
