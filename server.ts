@@ -88,7 +88,8 @@ function startWorker(): WorkerProcess {
       detached: true,
       ...channels, // stdio, ipc and onDisconnect: parts/server/process.ts
     });
-  return new WorkerProcess(spawn, { maxLine: options.maxLine, isPlain: terms.tls !== undefined });
+  const { maxLine, rate } = options;
+  return new WorkerProcess(spawn, { maxLine, rate, isPlain: terms.tls !== undefined });
 }
 
 /** A connection's life. An error in it ends this connection, and no other. */
@@ -161,7 +162,7 @@ function relay(block: Uint8Array, speaker?: Connection): Promise<void> | undefin
   const others = [...room.members].filter((member) => member !== speaker);
   const written = broadcast(block, others); // one call of C for all who wait for nothing
   others.forEach((other, index) => other.push(block, written[index])); // what is left waits: outlet.ts
-  if (speaker) room.append(block); // for other servers of the room
+  if (speaker) room.link?.append(block); // for other servers of the room
   if (options.verbose) `${Buffer.from(block)}`.trimEnd().split("\n").forEach(log);
   return block.length < flood ? undefined : room.catchUp();
 }

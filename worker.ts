@@ -17,7 +17,7 @@ import type { Socket } from "node:net";
 import type { Heritage, Order, Terms } from "./parts/shared/control.ts";
 import { brokenRule, cleanName, createFramer } from "./parts/shared/text.ts";
 import { waitForServer } from "./parts/worker/orphan.ts";
-import { Pace } from "./parts/worker/pace.ts";
+import { Pace } from "./parts/shared/pace.ts";
 import { openRelay, type Remains } from "./parts/worker/relay.ts";
 import { Server } from "./parts/worker/requests.ts";
 import { isForeign } from "./parts/worker/strangers.ts";

@@ -123,7 +123,7 @@ const publicNotice = oneOf(
 );
 /** What somebody hears who joins or asks, or whose worker was killed. */
 const privateNotice = oneOf(
-  "your name\\?|welcome \\S+ \\(\\d+ online\\), .*|password:|server is full|\\d+ online:",
+  "your name\\?|welcome \\S+ \\(\\d+ online.*\\), .*|password:|server is full|\\d+ online:",
   "\\S+ \\(worker \\d+[:)].*|try: kill -9 \\d+|the link is lost: who is .*|your process .*",
   "server \\d+ on \\S+:|server \\d+ on \\S+, this one:|(?:a line of yours|lines of others) may be .*",
 );

@@ -1,6 +1,6 @@
 /** Workers that are broken, hostile or late: nobody but their own client notices. */
 import { expect, setDefaultTimeout, test } from "bun:test";
-import { allHave, Client, numbered, patience, until } from "./helpers.ts";
+import { allHave, Client, numbered, patience, type Server, until } from "./helpers.ts";
 import { after, startWithWorker, goodWorker } from "./scenes.ts";
 
 setDefaultTimeout(2 * patience);
@@ -17,8 +17,8 @@ const badWorker = (deed: string): string => `
   }`;
 
 /** Clients ann and bob, who have good workers, and eve, who has one that does `deed` once joined. */
-async function startWithEve(deed: string) {
-  const { server, setWorker } = await startWithWorker(goodWorker);
+async function startWithEve(deed: string, ...args: string[]) {
+  const { server, setWorker } = await startWithWorker(goodWorker, ...args);
   const ann = await Client.connect(server, "ann");
   const bob = await Client.connect(server, "bob");
   setWorker(badWorker(deed));
@@ -126,6 +126,24 @@ test("a worker that asks for a name which forges a notice ends alone", async () 
   await bob.line(/^\* eve left \(worker \d+ sent an unknown control message\)$/);
 });
 
+test("a client that is slowed down is heard, although others speak all the time", async () => {
+  const deed = `setInterval(() => process.stdout.write("eve: boo\\n"), 20)`;
+  const { server, ann, bob } = await startWithEve(deed, "--rate", "20");
+  await using _server = server;
+  ann.send(numbered(100));
+  await allHave([bob], "ann", 100);
+});
+
+test("a worker that renames its client again and again waits for its turn", async () => {
+  const rename = `process.send({ type: "name", name: (globalThis.isEva ^= 1) ? "eva" : "eve", at: 0 })`;
+  const { server, ann, bob } = await startWithEve(rename, "--rate", "20");
+  await using _server = server;
+  ann.send(numbered(100)); // of which some wait, too
+  await allHave([bob], "ann", 100);
+  const renames = server.log.all.filter((line) => line.includes(" is now "));
+  expect(renames.length).toBeLessThan(1000);
+});
+
 test("half a line waits for its other half, and ends with its worker", async () => {
   const { server, ann, bob, setWorker } = await startWithEve(`
     const say = (text) => require("fs").writeSync(1, text);
@@ -163,6 +181,43 @@ test("SIGTERM: what a worker still has to say is heard", async () => {
     await client.ended();
     expect(client.heard.slice(-2)).toEqual(["eve: last", "* server is shutting down"]);
   }
+});
+
+/** What the log has of its workers' stderr; and the log no longer has it, because it was foreseen. */
+function takeStderr({ log }: Server): string[] {
+  const isStderr = (line: string) => line.startsWith("worker stderr: ");
+  const lines = log.all.filter(isStderr).map((line) => line.slice("worker stderr: ".length));
+  log.all.splice(0, Infinity, ...log.all.filter((line) => !isStderr(line)));
+  return lines;
+}
+
+test("a typo in worker.ts: the log says what it is and where", async () => {
+  const { server, setWorker } = await startWithWorker("const relay = ;");
+  await using _server = server;
+  using ann = await Client.connect(server);
+  await server.log.line(/^worker stderr: +at \S+worker\.ts:1:15$/);
+  await server.log.line("worker stderr: error: Unexpected ;");
+  setWorker(goodWorker);
+  await ann.line("* your name?");
+  takeStderr(server);
+});
+
+test("a worker's stderr is lines of the log, without control characters, and no flood", async () => {
+  const text =
+    "\\x1b[2J\\x1b]52;c;ZXZpbA==\\x07red\\r2026-01-01 00:00:00 worker 1 (::1): bob left\\n";
+  const { server, ann, bob } = await startWithEve(`
+    const { writeSync } = require("fs");
+    writeSync(2, "${text}" + "x".repeat(1001) + "\\nlast\\n");
+    for (let n = 0; ; n++) writeSync(2, n + "\\n".repeat(1000));`);
+  await using _server = server;
+  await server.log.line("worker stderr: last");
+  ann.send(numbered(after)); // which the flood does not delay
+  await allHave([bob], "ann", after);
+  expect(await server.stop()).toBe(0);
+  const lines = takeStderr(server);
+  const forged = "red2026-01-01 00:00:00 worker 1 (::1): bob left";
+  expect(lines.slice(0, 3)).toEqual([forged, "(more than 1000 bytes)", "last"]);
+  expect(lines.length).toBeLessThan(1000);
 });
 
 test("the join timeout does not begin before there is a process that hears the name", async () => {

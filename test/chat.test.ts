@@ -301,7 +301,7 @@ test("client.ts in a pipe delivers what it gets and ends", async () => {
   await ann.line("* bot left");
   expect(ann.heard).toEqual(["* bot joined (2 online)", "bot: hi", "* bot left"]);
   expect(bot.stdout).toStartWith(
-    "* welcome bot (2 online), /help lists the commands\n* 2 online:\n",
+    "* welcome bot (2 online: ann), /help lists the commands\n* 2 online:\n",
   );
   expect([bot.code, bot.stderr]).toEqual([0, ""]);
 });

@@ -104,7 +104,7 @@ test("a client whose workers die again and again at once is told, and leaves", a
   await eve.line("* your process died too often, goodbye");
   await eve.ended();
   const again = await Client.connect(room.server, "eve"); // nobody has her name
-  expect(again.lines.all[0]).toStartWith("* welcome eve (3 online)");
+  expect(again.lines.all[0]).toStartWith("* welcome eve (3 online: ");
   await again.end();
   await room.talk(after);
   await room.settled();

@@ -204,7 +204,11 @@ export async function watchServer(server: Bun.Subprocess<"pipe", "pipe", "pipe">
         "the workers' end",
         () => workers.filter(isAlive),
       );
-      if (errors.all.length > 0) throw new Error(`unforeseen: ${errors.all.join("\n")}`);
+      const unforeseen = [
+        ...errors.all,
+        ...log.all.filter((line) => /^worker stderr: /.test(line)),
+      ];
+      if (unforeseen.length > 0) throw new Error(`unforeseen: ${unforeseen.join("\n")}`);
     },
   };
 }

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { Pace } from "../parts/worker/pace.ts";
+import { Pace } from "../parts/shared/pace.ts";
 
 /** A sender of 10 lines a second, on a clock that a test sets. */
 function sender() {

@@ -75,8 +75,35 @@ test("who joins is welcomed, and the others are told; two at once do not get the
   await Promise.all([room.name(ann, "ann"), room.name(bob, "ann")]);
   const welcome = "* welcome ann (1 online), /help lists the commands";
   expect(ann.heard).toEqual([welcome, "* ann2 joined (2 online)"]);
-  const another = "* welcome ann2 (2 online), /help lists the commands";
+  const another = "* welcome ann2 (2 online: ann), /help lists the commands";
   expect(bob.heard).toEqual(["* ann is taken, you are ann2", another]);
+});
+
+test("a newcomer reads who is here: ten at most, and how many more", async () => {
+  const room = alone();
+  const people = Array.from({ length: 13 }, () => new Person());
+  for (const one of people) await room.name(one, "x");
+  const ten = "x, x2, x3, x4, x5, x6, x7, x8, x9, x10";
+  const welcomeOf = (person: Person) => person.heard.find((line) => line.startsWith("* welcome"));
+  expect(welcomeOf(people[10]!)).toBe(
+    `* welcome x11 (11 online: ${ten}), /help lists the commands`,
+  );
+  expect(welcomeOf(people[12]!)).toStartWith(
+    `* welcome x13 (13 online: ${ten}, and 2 more), /help`,
+  );
+});
+
+test("a newcomer reads how many are on other servers, and the names of those on its own", async () => {
+  const { room } = await roomOfThree({ claim: async () => 9 });
+  const zoe = new Person();
+  await room.name(zoe, "zoe");
+  expect(zoe.heard).toEqual([
+    "* welcome zoe (9 online: ann, bob, eve, and 5 more), /help lists the commands",
+  ]);
+  const { link } = linkTo({ claim: async () => 9 });
+  const first = new Person();
+  await new Room<Person>(() => undefined, link).name(first, "al");
+  expect(first.heard).toEqual(["* welcome al (9 online), /help lists the commands"]);
 });
 
 test("what other servers say goes to everyone, and not back to them", async () => {
@@ -115,14 +142,14 @@ test("another name is told to everyone, on other servers too, and the old one is
   expect([ann.name, bob.name]).toEqual(["zoe", "ann"]);
 });
 
-test("who gets the name that it has is told so, and nobody else is", async () => {
+test("who gets the name that it has is told so in one line, and nobody else is", async () => {
   const { room, ann, bob, eve } = await roomOfThree();
   await room.name(eve, "ann2");
   for (const { heard } of [ann, bob, eve]) heard.length = 0;
   await room.name(ann, "ann");
   await room.name(eve, "ann");
   expect(ann.heard).toEqual(["* you are ann already"]);
-  expect(eve.heard).toEqual(["* ann is taken, you are ann2", "* you are ann2 already"]);
+  expect(eve.heard).toEqual(["* ann is taken, you are ann2"]);
   expect(bob.heard).toEqual([]);
 });
 

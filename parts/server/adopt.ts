@@ -84,7 +84,7 @@ export class Adoption {
           error: () => {},
         },
       });
-      this.meeting = { path, server: this.#host.room.id };
+      this.meeting = { path, server: this.#host.room.link?.id };
       this.#wait();
       setTimeout(() => this.close(), openFor).unref();
     } catch (error) {
@@ -121,7 +121,7 @@ export class Adoption {
     if (!adopted) return;
     const { address, name, pid } = connection;
     log(`worker ${pid} (${address}): ${name} was adopted from worker ${adopted.pid}`);
-    this.#host.room.setPid(connection);
+    this.#host.room.link?.setPid(name, pid);
     if (adopted.unsaid) void this.#host.relay(Buffer.from(adopted.unsaid), connection);
     adopted.unsaid = "";
   }

@@ -124,7 +124,7 @@ class PipeChannel implements Channel {
   readonly #stdin: Bun.FileSink;
   #isFull = false;
 
-  constructor({ stdin, stdout }: Bun.Subprocess<"pipe", "pipe", "inherit">, on: ChannelEvents) {
+  constructor({ stdin, stdout }: Bun.Subprocess<"pipe", "pipe">, on: ChannelEvents) {
     this.#on = on;
     this.#stdin = stdin;
     this.ended = this.#read(stdout);

@@ -18,9 +18,9 @@ const keep = 320 * 1024;
 
 /**
  * What a client costs the server: descriptors of our copy of its socket, and of its process, the IPC and
- * the channel to it, which is one socket or two pipes.
+ * the channel to it, which is one socket or, with its stderr, three pipes.
  */
-export const filesPerClient = native ? 4 : 5;
+export const filesPerClient = native ? 4 : 6;
 
 /**
  * A connection moves through these, from left to right only; any of them may be skipped:

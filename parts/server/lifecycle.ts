@@ -16,7 +16,7 @@ import { isIgnored } from "./proc.ts";
 import type { WorkerProcess } from "./process.ts";
 import type { Room } from "./room.ts";
 
-const ownFiles = 27; // that the server itself needs: 8, and a few for connections that are refused
+const ownFiles = 29; // that the server itself needs: 10, and a few for connections that are refused
 
 /**
  * How many clients there can be at once, next to the spares, if `maxFiles` may be open. Ends the process, with a
@@ -87,12 +87,12 @@ export async function shutDown(running: Running, how: How): Promise<void> {
     await atMost(partingTimeout, ...all.map((connection) => connection.silent));
     for (const connection of all) connection.close(2 * partingTimeout);
     const passed = all.map((connection) => connection.passed);
-    await atMost(partingTimeout, room.close("keep"), ...passed);
+    await atMost(partingTimeout, room.link?.close("keep"), ...passed);
     log("going, clients wait for the next server");
   } else {
     await atMost(500, ...all.map((connection) => connection.silent));
     for (const connection of all) connection.sendAway("server is shutting down");
-    await atMost(1000, room.close("leave"), ...all.map((connection) => connection.life));
+    await atMost(1000, room.link?.close("leave"), ...all.map((connection) => connection.life));
     pool.kill();
   }
   await atMost(100, endLog()); // the terminal may be stopped

@@ -6,10 +6,12 @@
  */
 import type { Socket } from "node:net";
 import { isMessage, type Order, type Request } from "../shared/control.ts";
+import { Pace } from "../shared/pace.ts";
 import { maxName } from "../shared/text.ts";
 import { after } from "../shared/timers.ts";
 import { type Channel, openChannel, type Stdio } from "./channel.ts";
 import { EndlessLine, type Hear, Inlet } from "./inlet.ts";
+import { logStderr, openStderr } from "./stderr.ts";
 
 /** A process with IPC. bun-types does not know that Bun, from 1.4.0 on, passes a socket beside a message. */
 export type Child = Bun.Subprocess & {
@@ -18,7 +20,7 @@ export type Child = Bun.Subprocess & {
 
 /** What `Bun.spawn` has to be given beside the command. */
 export interface SpawnOptions {
-  stdio: [...Stdio, stderr: "inherit"];
+  stdio: [...Stdio, stderr: number | "pipe"];
   /** Whether the worker has to use plain streams. */
   isPlain: boolean;
   ipc(message: unknown, child?: unknown, handle?: unknown): void;
@@ -63,6 +65,7 @@ export class WorkerProcess {
   onDrain = (): void => {};
   readonly #child: Child;
   readonly #inlet: Inlet;
+  readonly #pace: Pace; // of its requests
   readonly #isReady = Promise.withResolvers<boolean>();
   readonly #isServing = Promise.withResolvers<boolean>();
   readonly #disconnected = Promise.withResolvers<void>(); // no more messages come
@@ -74,16 +77,18 @@ export class WorkerProcess {
   /**
    * @param spawn starts the process, and throws if the system cannot
    * @param maxLine bytes in the longest message; the relayed line is longer by the name
+   * @param rate lines a second that its client may send
    * @param isPlain whether it uses streams and pipes in any case, as it must over TLS
    */
   constructor(
     spawn: (options: SpawnOptions) => Bun.Subprocess,
-    { maxLine, isPlain }: { maxLine: number; isPlain: boolean },
+    { maxLine, rate, isPlain }: { maxLine: number; rate: number; isPlain: boolean },
   ) {
     this.#inlet = new Inlet(4 * maxName + ": ".length + maxLine);
+    this.#pace = new Pace(2 * rate); // a name that breaks a rule is two requests
     const start = (stdio: Stdio) =>
       spawn({
-        stdio: [...stdio, "inherit"],
+        stdio: [...stdio, openStderr()],
         isPlain: stdio[0] === "pipe",
         ipc: (message, _child, handle) => this.#receive(message, handle),
         onDisconnect: () => this.#disconnected.resolve(),
@@ -94,6 +99,7 @@ export class WorkerProcess {
     };
     const [child, channel] = openChannel(start, events, isPlain);
     this.#child = child;
+    if (child.stderr instanceof ReadableStream) void logStderr(child.stderr);
     this.ready = this.#isReady.promise;
     this.ended = this.#end(channel);
     const late = after(startTimeout, () => this.kill("did not start"));
@@ -171,25 +177,27 @@ export class WorkerProcess {
     } else if (message.type === "holds") this.#holds = message;
     else if (message.type === "ready" || message.type === "serving")
       this.kill("sent a control message out of turn");
-    else this.#ask(message);
-  }
-
-  #ask(request: Request): void {
-    if (this.#inlet.ask(request) > maxRequests) this.kill("asked for too much at once");
+    else if (this.#inlet.ask(message) > maxRequests) this.kill("asked for too much at once");
   }
 
   /** Passes on what it says and asks, in order, until it is reaped. Rejects if `hear` does. */
   async read(hear: Hear): Promise<void> {
     try {
-      // One that was killed is not answered: it could join again.
       await this.#inlet.read((said) =>
-        this.wasKilled && !(said instanceof Uint8Array) ? undefined : hear(said),
+        said instanceof Uint8Array ? hear(said) : this.#answer(said, hear),
       );
     } catch (error) {
       if (!(error instanceof EndlessLine)) throw error;
       this.kill("sent a line without end");
     }
     await this.ended;
+  }
+
+  /** Passes on a request, which may have to wait: a process that lies asks as fast as it is answered. */
+  async #answer(request: Request, hear: Hear): Promise<void> {
+    if (this.#pace.wait > 0) await Bun.sleep(this.#pace.wait);
+    this.#pace.spend(1);
+    if (!this.wasKilled) await hear(request); // one that was killed could join again
   }
 
   /**

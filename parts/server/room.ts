@@ -91,16 +91,18 @@ export async function openLink(options: {
 /** Writes whole lines to everyone on this server; pending while a flood has to wait. */
 export type Relay = (block: Uint8Array) => Promise<void> | undefined;
 
+const maxListed = 10; // names in a welcome
 const maxWait = 250; // that a flood waits for those who are behind, ms
 
 /** The members of a room, on this server. */
 export class Room<M extends Member> {
+  /** The link to the other servers that share the room; undefined without them. */
+  readonly link: Link | undefined;
   readonly #members = new Set<M>();
   readonly #naming = new Map<M, Promise<void>>(); // names that are being given
-  readonly #link: Link | undefined; // undefined where no other server shares the room
 
   constructor(relay: Relay, link?: Link) {
-    this.#link = link;
+    this.link = link;
     link?.start({
       deliver: async (lines) => relay(lines),
       inform: (text) => this.#inform(text),
@@ -113,17 +115,12 @@ export class Room<M extends Member> {
     return this.#members;
   }
 
-  /** Passes on to the other servers of the room what was said here. */
-  append(block: Uint8Array): void {
-    this.#link?.append(block);
-  }
-
   /**
    * A flood has been relayed. A client may be far behind only because the flood has taken the processor from
    * its worker: so the next part of it waits a little for that client, and for the link.
    */
   async catchUp(): Promise<void> {
-    const isBehind = () => this.#link?.isBehind || this.#members.values().some((m) => m.isBehind);
+    const isBehind = () => this.link?.isBehind || this.#members.values().some((m) => m.isBehind);
     for (let ms = 0; ms < maxWait && isBehind(); ms++) await Bun.sleep(1);
   }
 
@@ -136,23 +133,8 @@ export class Room<M extends Member> {
   /** Tells everyone, on other servers too, what a member has done. */
   #announce(member: M, text: string): void {
     for (const other of this.#members) other.tell(text);
-    this.append(Buffer.from(`* ${text}\n`));
+    this.link?.append(Buffer.from(`* ${text}\n`));
     log(`worker ${member.pid} (${member.address}): ${text}`);
-  }
-
-  /** Who is on the other servers of the room, sorted by server; undefined while the link is lost. */
-  async others(): Promise<Remote[] | undefined> {
-    return this.#link ? this.#link.others() : [];
-  }
-
-  /** This server among those that share the room; undefined without others. */
-  get id(): string | undefined {
-    return this.#link?.id;
-  }
-
-  /** What other servers call this one; undefined without them. */
-  get label(): string | undefined {
-    return this.#link?.label;
   }
 
   /**
@@ -185,27 +167,37 @@ export class Room<M extends Member> {
     const before = member.name;
     let name = wanted;
     let online = 0;
-    for (let n = 2; name !== before || this.#link?.owns(name) === false; n++) {
+    for (let n = 2; name !== before || this.link?.owns(name) === false; n++) {
       if (this.#isTaken(name, member)) online = 0;
-      else if (this.#link) online = await this.#link.claim(name, member.pid);
+      else if (this.link) online = await this.link.claim(name, member.pid);
       else online = this.#members.size + 1; // without waiting: nobody else may get the name meanwhile
       if (online > 0) break;
       name = [...wanted].slice(0, maxName - String(n).length).join("") + n;
     }
     if (!member.isOpen) {
-      if (name !== before) this.#link?.release(name); // it has gone meanwhile
+      if (name !== before) this.link?.release(name); // it has gone meanwhile
       return;
     }
     if (name !== wanted) member.tell(`${wanted} is taken, you are ${name}`);
-    if (name === before) return member.tell(`you are ${name} already`);
+    else if (name === before) member.tell(`you are ${name} already`);
+    if (name === before) return;
     this.#announce(
       member,
       before ? `${before} is now ${name}` : `${name} joined (${online} online)`,
     );
     member.setName(name);
     this.#members.add(member);
-    if (before) this.#link?.release(before);
-    else member.tell(`welcome ${name} (${online} online), /help lists the commands`);
+    if (before) this.link?.release(before);
+    else member.tell(`welcome ${name} (${this.#list(online, member)}), /help lists the commands`);
+  }
+
+  /** How many are online, and the names of some who are on this server: `3 online: bob, eve`. */
+  #list(online: number, newcomer: M): string {
+    const others = this.#members.values().filter((member) => member !== newcomer);
+    const names = Array.from(others.take(maxListed), ({ name }) => name);
+    const more = online - 1 - names.length;
+    const list = more > 0 && names.length > 0 ? [...names, `and ${more} more`] : names;
+    return [`${online} online`, list.join(", ")].filter(Boolean).join(": ");
   }
 
   /** Whether somebody else here has a name, or one that differs only in case or width. */
@@ -225,17 +217,12 @@ export class Room<M extends Member> {
     }
     member.setName(name);
     this.#members.add(member);
-    return this.#link ? this.#link.adopt(name, from) : this.#members.size;
-  }
-
-  /** The first process serves a member that was adopted. */
-  setPid(member: M): void {
-    this.#link?.setPid(member.name, member.pid);
+    return this.link ? this.link.adopt(name, from) : this.#members.size;
   }
 
   /** Tells the room that another process serves a member. */
   takeOver(member: M, dead: number, how: string): void {
-    this.#link?.setPid(member.name, member.pid);
+    this.link?.setPid(member.name, member.pid);
     const ending = how.replace(/^killed/, "was killed");
     this.#announce(member, `worker ${dead} of ${member.name} ${ending}, ${member.pid} took over`);
   }
@@ -244,12 +231,7 @@ export class Room<M extends Member> {
   leave(member: M, how = ""): void {
     if (!this.#members.delete(member)) return;
     this.#announce(member, `${member.name} left${how}`);
-    this.#link?.release(member.name);
+    this.link?.release(member.name);
     member.setName("");
-  }
-
-  /** Ends the link to other servers. */
-  async close(how: "leave" | "keep"): Promise<void> {
-    await this.#link?.close(how);
   }
 }

@@ -18,9 +18,9 @@ function recentUsageOf(pid: number): Usage | undefined {
 
 /** Lists everyone in a room for one of its members, and a command to try. */
 export async function describeRoom<M extends Member>(room: Room<M>, asker: M): Promise<string> {
-  const others = await room.others();
+  const others = room.link ? await room.link.others() : [];
   const lines = [`${room.members.size + (others?.length ?? 0)} online:`];
-  if (room.label) lines.push(`${room.label}, this one:`);
+  if (room.link) lines.push(`${room.link.label}, this one:`);
   for (const member of room.members) {
     const { name, pid, relayed } = member;
     const note = member === asker ? ", you" : "";

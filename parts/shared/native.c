@@ -107,6 +107,8 @@ int relay(struct relay *r, char *down, char *up, int size, int ms)
 			if (!jammed && (got = take(r, up, size, on[1].revents & (POLLRDHUP | POLLHUP | POLLERR))) != AGAIN)
 				return got;
 		}
+		if (r->lines == 0 || ms < SOON)
+			return TURN; /* TypeScript waits for its time to come: what comes down must not put that off */
 	}
 	return TURN;
 }

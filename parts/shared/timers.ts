@@ -27,6 +27,6 @@ export function after(ms: number, act: () => void): Disposable {
 }
 
 /** Waits for all promises, but not longer than some milliseconds. */
-export async function atMost(ms: number, ...all: Promise<unknown>[]): Promise<void> {
+export async function atMost(ms: number, ...all: (Promise<unknown> | undefined)[]): Promise<void> {
   await Promise.race([Promise.all(all), Bun.sleep(ms)]);
 }

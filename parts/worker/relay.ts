@@ -4,7 +4,7 @@
  * @module
  */
 import { Socket } from "node:net";
-import type { Pace } from "./pace.ts";
+import type { Pace } from "../shared/pace.ts";
 
 /** What a relay still holds when its server is gone. */
 export interface Remains {
