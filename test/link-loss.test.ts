@@ -52,7 +52,7 @@ test("a Redis that answers nothing: the chat goes on, and what it gets twice is 
   await carl.line(/^ann: 500 /);
   redis.signal("SIGSTOP");
   talk(2_000, 8_000);
-  using newcomer = await Client.connect(first, "newcomer");
+  const newcomer = stack.use(await Client.connect(first, "newcomer"));
   newcomer.send("hello\n");
   await everyone[0]!.line("newcomer: hello");
   await allSee(everyone, lost);
@@ -66,13 +66,13 @@ test("a Redis that answers nothing: the chat goes on, and what it gets twice is 
 
 test("while the link is lost people come, go, and take names that others have: then all is sorted out", async (stack) => {
   const { redis, first, second, ann, bob } = await openRoom(stack);
-  using zoe = await Client.connect(second, "zoe");
+  const zoe = stack.use(await Client.connect(second, "zoe"));
   await redis.kill();
   await allSee([ann, bob], lost);
   await zoe.end();
   await bob.line("* zoe left");
-  using here = await Client.connect(first, "eve");
-  using there = await Client.connect(second, "eve");
+  const here = stack.use(await Client.connect(first, "eve"));
+  const there = stack.use(await Client.connect(second, "eve"));
   here.send("I am eve\n/who\n");
   await here.line("* the link is lost: who is on other servers is not known");
   await redis.start();
@@ -84,7 +84,7 @@ test("while the link is lost people come, go, and take names that others have: t
   );
   renamed!.send("I am eve2 now\n");
   await allSee([ann, bob], "eve2: I am eve2 now");
-  using _zoe = await Client.connect(first, "zoe"); // free, although nobody could say so then
+  stack.use(await Client.connect(first, "zoe")); // free, although nobody could say so then
   await bob.line("* zoe joined (5 online)");
 });
 
@@ -107,7 +107,7 @@ test("Redis is killed in the middle of a write, again and again: nothing is lost
 
 test("more than is kept while the link is lost: both sides are told how much is missing", async (stack) => {
   const { redis, first, ann, bob } = await openRoom(stack);
-  using eve = await Client.connect(first, "eve");
+  const eve = stack.use(await Client.connect(first, "eve"));
   await redis.kill();
   await allSee([ann, eve, bob], lost);
   ann.send(numbered(60_000)); // 12 MB
@@ -155,14 +155,14 @@ test("a Redis that has forgotten everything: the room is told, and is one again"
   ann.send("two\n");
   await bob.line("ann: two");
   expect(bob.heard.slice(-2)).toEqual([missing, "ann: two"]);
-  using other = await Client.connect(second, "ann");
+  const other = stack.use(await Client.connect(second, "ann"));
   expect(other.lines.all[0]).toBe("* ann is taken, you are ann2");
 });
 
-test("SIGTERM while Redis is away: the server ends all the same", async () => {
-  await using redis = await Redis.start();
-  await using first = await startLinked(redis);
-  using ann = await Client.connect(first, "ann");
+test("SIGTERM while Redis is away: the server ends all the same", async (stack) => {
+  const redis = stack.use(await Redis.start());
+  const first = stack.use(await startLinked(redis));
+  const ann = stack.use(await Client.connect(first, "ann"));
   await redis.kill();
   await ann.line(lost);
   ann.send("unheard\n/help\n");
