@@ -164,5 +164,7 @@ test("a replica that is promoted late, and lacks what was said last: the room is
   ann.send("three\n");
   await bob.line("ann: three");
   expect(bob.messages).toEqual(["ann: one", "ann: two", "ann: three"]);
+  const ofLink = noticesTo([ann, bob]).filter((line) => line.includes("link"));
+  expect(ofLink).toEqual([lost, back, lost, back]); // however often it was refused
   expect(bob.lines.all).toContain(missing);
 });

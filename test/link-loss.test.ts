@@ -32,13 +32,13 @@ async function startTalk(stack: AsyncDisposableStack, env = {}) {
 }
 
 test("kill -9 and restart of Redis in the middle of a flood: every line everywhere exactly once", async (stack) => {
-  const { redis, everyone, carl, talk, allArrived } = await startTalk(stack);
+  const { redis, everyone, carl, talk, allArrived } = await startTalk(stack, hasty);
   for (const round of [1, 2]) {
-    const end = round * 8_000;
-    talk(6_000, end - 8_000);
-    await carl.line(new RegExp(`^ann: ${end - 7_500} `));
+    const end = round * 5_000;
+    talk(4_000, end - 5_000);
+    await carl.line(new RegExp(`^ann: ${end - 4_500} `));
     await redis.kill();
-    talk(2_000, end - 2_000);
+    talk(1_000, end - 1_000);
     await allSee(everyone, lost, round);
     await redis.start();
     await allSee(everyone, back, round);
@@ -48,10 +48,10 @@ test("kill -9 and restart of Redis in the middle of a flood: every line everywhe
 
 test("a Redis that answers nothing: the chat goes on, and what it gets twice is told once", async (stack) => {
   const { redis, first, everyone, carl, talk, allArrived } = await startTalk(stack, hasty);
-  talk(8_000, 0);
+  talk(4_000, 0);
   await carl.line(/^ann: 500 /);
   redis.signal("SIGSTOP");
-  talk(2_000, 8_000);
+  talk(1_000, 4_000);
   const newcomer = stack.use(await Client.connect(first, "newcomer"));
   newcomer.send("hello\n");
   await everyone[0]!.line("newcomer: hello");
@@ -59,7 +59,7 @@ test("a Redis that answers nothing: the chat goes on, and what it gets twice is 
   redis.signal("SIGCONT"); // now it finds on the lost connections what was sent, and does it
   await allSee(everyone, back);
   await allSee(everyone, "newcomer: hello");
-  await allArrived(10_000);
+  await allArrived(5_000);
   const numbers = await redis.appended();
   expect(new Set(numbers).size).toBeLessThan(numbers.length); // it did get something twice
 });
@@ -89,7 +89,7 @@ test("while the link is lost people come, go, and take names that others have: t
 });
 
 test("Redis is killed in the middle of a write, again and again: nothing is lost or said to be", async (stack) => {
-  const { redis, ann, bob } = await openRoom(stack);
+  const { redis, ann, bob } = await openRoom(stack, hasty);
   for (const round of [1, 2, 3]) {
     ann.send(`line ${round}\n/nick ann${round}\n`);
     await bob.line(new RegExp(`is now ann${round}$`));
@@ -110,14 +110,14 @@ test("more than is kept while the link is lost: both sides are told how much is 
   const eve = stack.use(await Client.connect(first, "eve"));
   await redis.kill();
   await allSee([ann, eve, bob], lost);
-  ann.send(numbered(60_000)); // 12 MB
-  await allHave([eve], "ann", 60_000);
+  ann.send(numbered(45_000)); // 9 MB
+  await allHave([eve], "ann", 45_000);
   await eve.line("* too much waits for the link: other servers miss what is said from now");
   await redis.start();
   const notice = await bob.line(/^\* \d+ lines from server \d+ on \S+ are missing here$/);
   const count = Number(notice.split(" ")[1]);
   await eve.line(`* other servers have missed ${count} lines`);
-  await allHave([bob], "ann", 60_000 - count);
+  await allHave([bob], "ann", 45_000 - count);
   expect(bob.lines.all.indexOf(notice)).toBe(
     bob.lines.all.findLastIndex((line) => line.startsWith("ann: ")) + 1,
   );

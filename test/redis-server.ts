@@ -8,7 +8,15 @@ import { appendFile } from "node:fs/promises";
 import { connect, createServer, type AddressInfo, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { Client, freePort, patience, type Server, startServer, testWith } from "./helpers.ts";
+import {
+  Client,
+  freePort,
+  isAlive,
+  patience,
+  type Server,
+  startServer,
+  testWith,
+} from "./helpers.ts";
 
 const testWithRedis = testWith("redis-server", "several servers that share a room");
 
@@ -25,9 +33,16 @@ export function test(name: string, body: (stack: AsyncDisposableStack) => Promis
   testWithRedis(name, run, 2 * patience);
 }
 
+const prefix = join(tmpdir(), "pipechat-redis-");
+
+// A run that was killed has left its folders, which begin with its process ID.
+for (const folder of new Bun.Glob(`${prefix}*-*`).scanSync({ onlyFiles: false }))
+  if (!isAlive(parseInt(folder.slice(prefix.length))))
+    rmSync(folder, { recursive: true, force: true });
+
 /** A Redis of its own for a test. What it has answered is on disk: it survives kill -9. */
 export class Redis implements AsyncDisposable {
-  readonly folder = mkdtempSync(join(tmpdir(), "pipechat-redis-"));
+  readonly folder = mkdtempSync(`${prefix}${process.pid}-`);
   readonly port = freePort();
   readonly #args: string[];
   #process!: Bun.Subprocess<"ignore", "pipe", "ignore">;

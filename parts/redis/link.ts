@@ -88,31 +88,32 @@ class RedisLink implements Link {
   async claim(name: string, pid: number): Promise<number> {
     const owner = this.#names.get(nameKey(name));
     if (owner && owner.pid !== pid) return 0; // else our client changes the case of its name
-    const [online] = await this.#claim([{ name, pid }]);
+    const [online = this.#names.size] = (await this.#claim([{ name, pid }])) ?? [];
     return this.owns(name) ? online : 0;
   }
 
   async adopt(name: string, from?: string): Promise<number> {
-    const [online, , free] = await this.#claim([{ name, pid: 0 }], from);
+    const claims = [{ name, pid: 0 }];
+    const [online = this.#names.size, , free = []] = (await this.#claim(claims, from)) ?? [];
     if (free.length > 0) this.#contradict(`* ${name} left`);
     return online;
   }
 
   /**
    * Claims names, and gives up those that others have: our clients that are called so get others. While
-   * the link is lost, a name is unique among our own; `#begin()` settles the rest.
+   * the link is lost, it gives nothing, and a name is unique among our own; `#begin()` settles the rest.
    */
-  async #claim(claims: Claim[], from?: string): Promise<Claimed> {
+  async #claim(claims: Claim[], from?: string): Promise<Claimed | undefined> {
     for (const claim of claims) this.#names.set(nameKey(claim.name), claim);
     const answer = await this.#store?.claim(claims, from).catch(() => undefined);
-    const [online, taken, free] = answer ?? [this.#names.size, [], []];
+    const [, taken = []] = answer ?? [];
     for (const claim of claims) {
       const key = nameKey(claim.name);
       if (!taken.includes(key) || this.#names.get(key) !== claim) continue; // or it was released
       this.#names.delete(key);
       this.#room!.rename(claim.name);
     }
-    return [online, taken, free];
+    return answer;
   }
 
   owns(name: string): boolean {
@@ -175,11 +176,12 @@ class RedisLink implements Link {
     const end = await store.prove(); // before we write: what cannot be read must be left as it was
     this.#bookmark?.endsAt(end);
     this.#store = store; // before the claims: a client that joins now claims its name behind them
-    const [people] = await Promise.all([
+    const [people, claimed] = await Promise.all([
       store.people(),
       this.#claim([...this.#names.values()]),
       this.#append(store, this.#queue.next()),
     ]);
+    if (!claimed) return store.closed.promise;
     for (const { name, server } of people)
       if (server === this.id && !this.#names.has(nameKey(name))) this.#queue.free(nameKey(name));
     this.#state.connected();
@@ -189,20 +191,20 @@ class RedisLink implements Link {
   async #use(store: Store): Promise<Error | undefined> {
     const clock = setInterval(() => void this.#beat(), timing.beat);
     const loops = [store.closed.promise, this.#read(store), this.#write(store)];
-    const reason = await Promise.race(loops).catch((error: Error) => error);
+    let reason: Error | undefined;
+    await Promise.race(loops).catch((error: Error) => (reason = error));
     clearInterval(clock);
     store.close();
     this.#store = undefined;
-    if (reason) log(`link: ${reason.message}`);
-    return reason ?? undefined;
+    if (reason) log(`link: ${(reason as Error).message}`);
+    return reason;
   }
 
   /** Renews our lease. However slow Redis is, entries do not wait for it. */
   async #beat(): Promise<void> {
     if (this.#state.ending) return; // what is freed must stay so
-    const [start, store] = [performance.now(), this.#store];
-    await this.#claim([...this.#names.values()]); // others may have some, if we were away for too long
-    if (this.#store !== store) return;
+    const start = performance.now();
+    if (!(await this.#claim([...this.#names.values()]))) return; // the connection is lost
     this.#state.answered(performance.now() - start);
     this.#pause = 0;
   }
