@@ -32,13 +32,13 @@ async function startTalk(stack: AsyncDisposableStack, env = {}) {
 }
 
 test("kill -9 and restart of Redis in the middle of a flood: every line everywhere exactly once", async (stack) => {
-  const { redis, everyone, carl, talk, allArrived } = await startTalk(stack);
+  const { redis, everyone, carl, talk, allArrived } = await startTalk(stack, hasty);
   for (const round of [1, 2]) {
-    const end = round * 8_000;
-    talk(6_000, end - 8_000);
-    await carl.line(new RegExp(`^ann: ${end - 7_500} `));
+    const end = round * 5_000;
+    talk(4_000, end - 5_000);
+    await carl.line(new RegExp(`^ann: ${end - 4_500} `));
     await redis.kill();
-    talk(2_000, end - 2_000);
+    talk(1_000, end - 1_000);
     await allSee(everyone, lost, round);
     await redis.start();
     await allSee(everyone, back, round);
@@ -48,31 +48,31 @@ test("kill -9 and restart of Redis in the middle of a flood: every line everywhe
 
 test("a Redis that answers nothing: the chat goes on, and what it gets twice is told once", async (stack) => {
   const { redis, first, everyone, carl, talk, allArrived } = await startTalk(stack, hasty);
-  talk(8_000, 0);
+  talk(4_000, 0);
   await carl.line(/^ann: 500 /);
   redis.signal("SIGSTOP");
-  talk(2_000, 8_000);
-  using newcomer = await Client.connect(first, "newcomer");
+  talk(1_000, 4_000);
+  const newcomer = stack.use(await Client.connect(first, "newcomer"));
   newcomer.send("hello\n");
   await everyone[0]!.line("newcomer: hello");
   await allSee(everyone, lost);
   redis.signal("SIGCONT"); // now it finds on the lost connections what was sent, and does it
   await allSee(everyone, back);
   await allSee(everyone, "newcomer: hello");
-  await allArrived(10_000);
+  await allArrived(5_000);
   const numbers = await redis.appended();
   expect(new Set(numbers).size).toBeLessThan(numbers.length); // it did get something twice
 });
 
 test("while the link is lost people come, go, and take names that others have: then all is sorted out", async (stack) => {
   const { redis, first, second, ann, bob } = await openRoom(stack);
-  using zoe = await Client.connect(second, "zoe");
+  const zoe = stack.use(await Client.connect(second, "zoe"));
   await redis.kill();
   await allSee([ann, bob], lost);
   await zoe.end();
   await bob.line("* zoe left");
-  using here = await Client.connect(first, "eve");
-  using there = await Client.connect(second, "eve");
+  const here = stack.use(await Client.connect(first, "eve"));
+  const there = stack.use(await Client.connect(second, "eve"));
   here.send("I am eve\n/who\n");
   await here.line("* the link is lost: who is on other servers is not known");
   await redis.start();
@@ -84,12 +84,12 @@ test("while the link is lost people come, go, and take names that others have: t
   );
   renamed!.send("I am eve2 now\n");
   await allSee([ann, bob], "eve2: I am eve2 now");
-  using _zoe = await Client.connect(first, "zoe"); // free, although nobody could say so then
+  stack.use(await Client.connect(first, "zoe")); // free, although nobody could say so then
   await bob.line("* zoe joined (5 online)");
 });
 
 test("Redis is killed in the middle of a write, again and again: nothing is lost or said to be", async (stack) => {
-  const { redis, ann, bob } = await openRoom(stack);
+  const { redis, ann, bob } = await openRoom(stack, hasty);
   for (const round of [1, 2, 3]) {
     ann.send(`line ${round}\n/nick ann${round}\n`);
     await bob.line(new RegExp(`is now ann${round}$`));
@@ -107,17 +107,17 @@ test("Redis is killed in the middle of a write, again and again: nothing is lost
 
 test("more than is kept while the link is lost: both sides are told how much is missing", async (stack) => {
   const { redis, first, ann, bob } = await openRoom(stack);
-  using eve = await Client.connect(first, "eve");
+  const eve = stack.use(await Client.connect(first, "eve"));
   await redis.kill();
   await allSee([ann, eve, bob], lost);
-  ann.send(numbered(60_000)); // 12 MB
-  await allHave([eve], "ann", 60_000);
+  ann.send(numbered(45_000)); // 9 MB
+  await allHave([eve], "ann", 45_000);
   await eve.line("* too much waits for the link: other servers miss what is said from now");
   await redis.start();
   const notice = await bob.line(/^\* \d+ lines from server \d+ on \S+ are missing here$/);
   const count = Number(notice.split(" ")[1]);
   await eve.line(`* other servers have missed ${count} lines`);
-  await allHave([bob], "ann", 60_000 - count);
+  await allHave([bob], "ann", 45_000 - count);
   expect(bob.lines.all.indexOf(notice)).toBe(
     bob.lines.all.findLastIndex((line) => line.startsWith("ann: ")) + 1,
   );
@@ -155,14 +155,14 @@ test("a Redis that has forgotten everything: the room is told, and is one again"
   ann.send("two\n");
   await bob.line("ann: two");
   expect(bob.heard.slice(-2)).toEqual([missing, "ann: two"]);
-  using other = await Client.connect(second, "ann");
+  const other = stack.use(await Client.connect(second, "ann"));
   expect(other.lines.all[0]).toBe("* ann is taken, you are ann2");
 });
 
-test("SIGTERM while Redis is away: the server ends all the same", async () => {
-  await using redis = await Redis.start();
-  await using first = await startLinked(redis);
-  using ann = await Client.connect(first, "ann");
+test("SIGTERM while Redis is away: the server ends all the same", async (stack) => {
+  const redis = stack.use(await Redis.start());
+  const first = stack.use(await startLinked(redis));
+  const ann = stack.use(await Client.connect(first, "ann"));
   await redis.kill();
   await ann.line(lost);
   ann.send("unheard\n/help\n");

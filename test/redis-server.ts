@@ -8,22 +8,41 @@ import { appendFile } from "node:fs/promises";
 import { connect, createServer, type AddressInfo, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { Client, freePort, patience, type Server, startServer, testWith } from "./helpers.ts";
+import {
+  Client,
+  freePort,
+  isAlive,
+  patience,
+  type Server,
+  startServer,
+  testWith,
+} from "./helpers.ts";
 
 const testWithRedis = testWith("redis-server", "several servers that share a room");
 
-/** `test`, where there is a Redis. What is on the stack is disposed of when the test is over. */
+/**
+ * `test`, where there is a Redis. What is on the stack is disposed of when the test is over, or takes too long:
+ * longer than a wait, so that it is the wait that fails.
+ */
 export function test(name: string, body: (stack: AsyncDisposableStack) => Promise<void>): void {
   const run = async () => {
     await using stack = new AsyncDisposableStack();
-    await body(stack);
+    const late = Bun.sleep(1.5 * patience).then(() => Promise.reject(new Error("too slow")));
+    await Promise.race([body(stack), late]);
   };
-  testWithRedis(name, run, 2 * patience); // longer than a wait, so that it is the wait that fails
+  testWithRedis(name, run, 2 * patience);
 }
+
+const prefix = join(tmpdir(), "pipechat-redis-");
+
+// A run that was killed has left its folders, which begin with its process ID.
+for (const folder of new Bun.Glob(`${prefix}*-*`).scanSync({ onlyFiles: false }))
+  if (!isAlive(parseInt(folder.slice(prefix.length))))
+    rmSync(folder, { recursive: true, force: true });
 
 /** A Redis of its own for a test. What it has answered is on disk: it survives kill -9. */
 export class Redis implements AsyncDisposable {
-  readonly folder = mkdtempSync(join(tmpdir(), "pipechat-redis-"));
+  readonly folder = mkdtempSync(`${prefix}${process.pid}-`);
   readonly port = freePort();
   readonly #args: string[];
   #process!: Bun.Subprocess<"ignore", "pipe", "ignore">;
@@ -71,12 +90,14 @@ export class Redis implements AsyncDisposable {
     await this.#process.exited;
   }
 
-  /** What it writes as the last thing before its end, it writes half: its last step again. */
+  /** What it writes as the last thing before its end, it writes half: its last step with an entry again. */
   async tear(): Promise<void> {
     const [file] = new Bun.Glob("appendonlydir/*.incr.aof").scanSync(this.folder);
     const log = await Bun.file(join(this.folder, file!)).text();
-    const step = log.slice(log.lastIndexOf("*1\r\n$5\r\nMULTI"));
-    await appendFile(join(this.folder, file!), step.slice(0, step.lastIndexOf("block")));
+    const step = log.slice(
+      log.lastIndexOf("MULTI", log.lastIndexOf("block")) - "*1\r\n$5\r\n".length,
+    );
+    await appendFile(join(this.folder, file!), step.slice(0, step.indexOf("block")));
   }
 
   signal(signal: NodeJS.Signals): void {
@@ -166,8 +187,9 @@ export async function startTwo(
   other: { url: string },
   env = {},
 ) {
-  const first = stack.use(await startLinked(redis, env));
-  const second = stack.use(await startLinked(other, env));
+  const [first, second] = await Promise.all([startLinked(redis, env), startLinked(other, env)]);
+  stack.use(first);
+  stack.use(second);
   const ann = stack.use(await Client.connect(first, "ann"));
   const bob = stack.use(await Client.connect(second, "bob"));
   await ann.line("* bob joined (2 online)");

@@ -5,23 +5,22 @@
  */
 import { type Entry, lastWords } from "./store.ts";
 
+/** An entry's ID is a time, ms, and its number among all entries. */
+const parse = (streamId: string) => streamId.split("-").map(Number) as [number, number];
+
 /** The last entry that was read. */
 export class Bookmark {
   readonly #numbers = new Map<string, number>(); // server -> the number of its last block
+  #position: number;
 
-  /**
-   * @param streamId Redis's ID of it; set it to read on from elsewhere
-   * @param position its number among all entries
-   */
-  constructor(
-    public streamId: string,
-    private position: number,
-  ) {}
+  constructor(public streamId: string) {
+    this.#position = parse(streamId)[1];
+  }
 
-  /** Whether a stream that ends there has lost what was read: reading on would skip what comes next. */
-  isBeyond(end: string): boolean {
-    const sortable = (id: string) => id.split("-").map((part) => part.padStart(20, "0"));
-    return sortable(this.streamId).join() > sortable(end).join();
+  /** Where the stream ends now. If Redis has lost what was read, reading goes on from there. */
+  endsAt(end: string): void {
+    const [[time, position], [endTime, endPosition]] = [parse(this.streamId), parse(end)];
+    if (endTime < time || (endTime === time && endPosition < position)) this.streamId = end;
   }
 
   /**
@@ -36,13 +35,15 @@ export class Bookmark {
    *     entry 16: a's block 7   new, behind a gap: Redis has lost a's block 6
    *     entry 17: b's block 0   new: others have appended b's last words
    */
-  read({ streamId, position, from, number }: Entry): { isNew: boolean; isGap: boolean } {
-    const isNumbered = number !== lastWords;
-    const last = this.#numbers.get(from) ?? number - 1;
-    const isGap = position !== this.position + 1 || (isNumbered && number > last + 1);
-    const isNew = !isNumbered || number > last;
-    if (isNumbered && isNew) this.#numbers.set(from, number);
-    [this.streamId, this.position] = [streamId, position];
-    return { isNew, isGap };
+  read({ streamId, from, number }: Entry): { isNew: boolean; isGap: boolean } {
+    const next = this.#position + 1;
+    [this.streamId, this.#position] = [streamId, parse(streamId)[1]];
+    const isGap = this.#position !== next;
+    if (Number.isNaN(number)) return { isNew: false, isGap: false }; // no server has written it
+    if (number === lastWords) return { isNew: true, isGap };
+    const last = this.#numbers.get(from);
+    const expected = last === undefined ? number : last + 1;
+    if (number >= expected) this.#numbers.set(from, number);
+    return { isNew: number >= expected, isGap: isGap || number > expected };
   }
 }

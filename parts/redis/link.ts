@@ -15,15 +15,15 @@
 import { hostname } from "node:os";
 import { log } from "../server/log.ts";
 import type { Link, LinkedRoom, Remote } from "../server/room.ts";
+import { nameKey } from "../shared/text.ts";
 import { Bookmark } from "./bookmark.ts";
-import { explain, isRefusal, type Node, redirection } from "./node.ts";
+import { explain, isTimeout, redirection } from "./node.ts";
 import { AppendQueue, type Batch } from "./queue.ts";
 import { LinkState } from "./state.ts";
-import { type Entry, lastWords, Store } from "./store.ts";
+import { type Claim, type Claimed, type Entry, lastWords, Store } from "./store.ts";
 import { timing } from "./timing.ts";
 
 const maxRedirections = 5; // from one node of a cluster to the next
-const maxBlock = 65_536; // bytes that are delivered together; a single block may be more
 
 /** A server's ID as people read it: "server 4711 on myhost". */
 function label(server: string): string {
@@ -34,26 +34,25 @@ function label(server: string): string {
 class RedisLink implements Link {
   readonly id = `${hostname()}/${process.pid}/${crypto.randomUUID().slice(0, 8)}`; // new at each start
   readonly label = label(this.id);
-  readonly #roomName: string;
   readonly #urls: string[]; // what may be tried: --redis, and the other nodes of its cluster
-  readonly #names = new Map<string, { pid: number; isOurs: boolean }>(); // of our clients, with
-  // their workers' pids; a name that is not ours yet was claimed, and Redis has not answered
+  readonly #names = new Map<string, Claim>(); // of our clients, by the key of the name
   readonly #state = new LinkState((text) => this.#room?.inform(text));
   readonly #queue = new AppendQueue(this.label, (text) => this.#room?.inform(text));
   #room: LinkedRoom | undefined;
-  #node: Node; // the one that we try first
+  #url: string; // the one that we try first
   #tries = 0; // that failed
+  #pause = 0; // before the next attempt to connect, ms: longer and longer, until a connection lasts
   #store: Store | undefined; // while we are connected, as far as we know
   #bookmark: Bookmark | undefined; // since we were connected first
   #ended = Promise.resolve(); // the link was closed
-  #keepsNames = false; // when it is closed
-  #wake = () => {}; // there is something to append, or the store was lost
-  #asking: Promise<Remote[]> | undefined; // who is in the room
+  #wake = () => {}; // there is something to append, or the link is to be closed
 
-  constructor(url: string, roomName: string) {
+  constructor(
+    url: string,
+    private readonly roomName: string,
+  ) {
     this.#urls = [url];
-    this.#node = { url };
-    this.#roomName = roomName;
+    this.#url = url;
   }
 
   start(room: LinkedRoom): void {
@@ -71,18 +70,14 @@ class RedisLink implements Link {
   }
 
   async others(): Promise<Remote[] | undefined> {
-    // Those who ask at the same time share what Redis says.
-    this.#asking ??= this.#store?.people().finally(() => (this.#asking = undefined));
-    const people = await this.#asking?.catch(() => undefined);
+    const people = await this.#store?.people().catch(() => undefined);
     return people
       ?.filter(({ server }) => server !== this.id)
       .map((person) => ({ ...person, server: label(person.server) }));
   }
 
-  /** Frees our names, and tells the others that our people left; or lets the next server have them. */
   async close(how: "leave" | "keep"): Promise<void> {
-    this.#keepsNames = how === "keep";
-    this.#state.close();
+    this.#state.close(how);
     this.#wake();
     if (this.#store) await this.#ended;
     if (!this.#queue.isEmpty) log("the link is lost: other servers miss what was said last");
@@ -90,82 +85,71 @@ class RedisLink implements Link {
 
   // --- Names -------------------------------------------------------------------------------------
 
-  /** While the link is lost, a name is unique among our own; `#begin()` settles the rest. */
   async claim(name: string, pid: number): Promise<number> {
-    if (this.#names.has(name)) return 0;
-    const claim = { pid, isOurs: false };
-    this.#names.set(name, claim);
-    const answer = this.#store?.claim([[name, pid]]).catch(() => undefined);
-    const [online, taken] = (answer && (await answer)) ?? [this.#names.size, []];
-    claim.isOurs = taken.length === 0;
-    if (!claim.isOurs) this.#names.delete(name);
-    return claim.isOurs ? online : 0;
+    const owner = this.#names.get(nameKey(name));
+    if (owner && owner.pid !== pid) return 0; // else our client changes the case of its name
+    const [online = this.#names.size] = (await this.#claim([{ name, pid }])) ?? [];
+    return this.owns(name) ? online : 0;
   }
 
-  /** Those who were told that the client left, because its server was away for too long, read that it is back. */
   async adopt(name: string, from?: string): Promise<number> {
-    this.#names.set(name, { pid: 0, isOurs: true });
-    const answer = this.#store?.claim([[name, 0]], from).catch(() => undefined);
-    const [online, taken, free] = (answer && (await answer)) ?? [this.#names.size, [], []];
-    this.#contradict(free.map((name) => `* ${name} left`).join("\n"));
-    this.#giveUp(taken);
+    const claims = [{ name, pid: 0 }];
+    const [online = this.#names.size, , free = []] = (await this.#claim(claims, from)) ?? [];
+    if (free.length > 0) this.#contradict(`* ${name} left`);
     return online;
   }
 
+  /**
+   * Claims names, and gives up those that others have: our clients that are called so get others. While
+   * the link is lost, it gives nothing, and a name is unique among our own; `#begin()` settles the rest.
+   */
+  async #claim(claims: Claim[], from?: string): Promise<Claimed | undefined> {
+    for (const claim of claims) this.#names.set(nameKey(claim.name), claim);
+    const answer = await this.#store?.claim(claims, from).catch(() => undefined);
+    const [, taken = []] = answer ?? [];
+    for (const claim of claims) {
+      const key = nameKey(claim.name);
+      if (!taken.includes(key) || this.#names.get(key) !== claim) continue; // or it was released
+      this.#names.delete(key);
+      this.#room!.rename(claim.name);
+    }
+    return answer;
+  }
+
   owns(name: string): boolean {
-    return this.#names.get(name)?.isOurs ?? false;
+    return this.#names.get(nameKey(name))?.name === name;
   }
 
   /** The others are told with the next renewal of our lease. */
   setPid(name: string, pid: number): void {
-    if (this.owns(name)) this.#names.get(name)!.pid = pid;
+    if (this.owns(name)) this.#names.get(nameKey(name))!.pid = pid;
   }
 
   release(name: string): void {
     if (!this.owns(name)) return;
-    this.#names.delete(name);
+    this.#names.delete(nameKey(name));
     if (!this.#store) return; // #begin() frees what is left over
-    this.#queue.free(name);
+    this.#queue.free(nameKey(name));
     this.#wake();
-  }
-
-  /** Renews our lease and our names: others may have some, if we were away for too long. */
-  async #renew(store: Store): Promise<void> {
-    const ours = [...this.#names].filter(([, { isOurs }]) => isOurs);
-    const [, taken] = await store.claim(ours.map(([name, { pid }]) => [name, pid]));
-    this.#giveUp(taken);
-  }
-
-  #giveUp(taken: string[]): void {
-    for (const name of taken.filter((name) => this.owns(name))) {
-      const { pid } = this.#names.get(name)!;
-      this.#names.delete(name);
-      // A client that has another name, or has claimed one, gives up this one without being asked.
-      const isRenamed = this.#names.values().some((claim) => claim.pid === pid);
-      if (!isRenamed) this.#room!.rename(name);
-    }
   }
 
   // --- The connection ----------------------------------------------------------------------------
 
   /** Keeps the link until it is closed. Never rejects. */
   async #run(): Promise<void> {
-    while (!this.#state.isClosing) {
-      if (this.#store) {
-        const reason = await this.#use(this.#store);
-        if (this.#state.isClosing) return;
-        log(`link: ${reason?.message}`);
-        // Another node may have the room now. If that one accepts us, nobody need know.
-        if (isRefusal(reason)) await this.#retry();
-      }
+    while (!this.#state.ending) {
+      const reason = this.#store && (await this.#use(this.#store));
+      // Another node may have the room now. If we are connected again at once, nobody need know.
+      if (reason && !isTimeout(reason)) await this.#retry();
       if (!this.#store) this.#state.lost();
-      while (!this.#store && !this.#state.isClosing) await this.#retry();
+      while (!this.#store && !this.#state.ending) await this.#retry();
     }
   }
 
   async #retry(): Promise<void> {
-    await Bun.sleep(this.#state.nextPause());
-    if (!this.#state.isClosing) await this.connect().catch(() => {});
+    await Bun.sleep(this.#pause);
+    this.#pause = Math.min(2 * this.#pause || 100, timing.maxPause);
+    if (!this.#state.ending) await this.connect().catch(() => {});
   }
 
   /**
@@ -174,59 +158,55 @@ class RedisLink implements Link {
    */
   async connect(): Promise<void> {
     for (let count = 0; ; count++) {
-      const store = new Store(this.#node, this.id, this.#roomName);
+      const store = new Store(this.#url, this.id, this.roomName);
       try {
         return await this.#begin(store);
       } catch (error) {
-        const { url } = this.#node;
+        this.#store = undefined;
+        const url = this.#url;
         const named = redirection(url, error as Error);
-        this.#node = named ?? { url: this.#urls[this.#tries++ % this.#urls.length]! };
+        this.#url = named ?? this.#urls[this.#tries++ % this.#urls.length]!;
         if (!named || count === maxRedirections) throw new Error(explain(url, error as Error));
       }
     }
   }
 
-  /** Begins to use a connection: appends what was in flight, and renews our names. */
+  /** Begins to use a connection: appends what was in flight, and renews our lease and our names. */
   async #begin(store: Store): Promise<void> {
     const end = await store.prove(); // before we write: what cannot be read must be left as it was
-    if (this.#bookmark?.isBeyond(end)) this.#bookmark.streamId = end;
+    this.#bookmark?.endsAt(end);
     this.#store = store; // before the claims: a client that joins now claims its name behind them
-    void store.closed.promise.then(() => this.#forget(store));
-    const [people] = await Promise.all([
+    const [people, claimed] = await Promise.all([
       store.people(),
-      this.#renew(store),
+      this.#claim([...this.#names.values()]),
       this.#append(store, this.#queue.next()),
     ]);
+    if (!claimed) return store.closed.promise;
     for (const { name, server } of people)
-      if (server === this.id && !this.#names.has(name)) this.#queue.free(name);
+      if (server === this.id && !this.#names.has(nameKey(name))) this.#queue.free(nameKey(name));
     this.#state.connected();
   }
 
-  /** The connection is closed. */
-  #forget(store: Store): void {
-    if (this.#store === store) this.#store = undefined;
-    this.#wake();
-  }
-
-  /** Appends, reads and renews until one of them fails, which ends all three. Gives the reason. */
+  /** Appends, reads and renews until one of them fails, or the link is closed. Gives what has failed. */
   async #use(store: Store): Promise<Error | undefined> {
-    const close = (reason?: Error) => store.close(reason);
-    this.#hold(store).catch(close);
-    const loops = [this.#write(store), this.#read(store)];
-    await Promise.all(loops.map((loop) => loop.then(() => close(), close)));
-    return store.closed.promise;
+    const clock = setInterval(() => void this.#beat(), timing.beat);
+    const loops = [store.closed.promise, this.#read(store), this.#write(store)];
+    let reason: Error | undefined;
+    await Promise.race(loops).catch((error: Error) => (reason = error));
+    clearInterval(clock);
+    store.close();
+    this.#store = undefined;
+    if (reason) log(`link: ${(reason as Error).message}`);
+    return reason;
   }
 
-  /** Renews our lease again and again: however slow Redis is, entries do not wait for it. */
-  async #hold(store: Store): Promise<void> {
-    for (let roundTrip = 0; ;) {
-      await Bun.sleep(Math.max(0, timing.beat - roundTrip));
-      if (this.#store !== store || this.#state.isClosing) return;
-      const start = performance.now();
-      await this.#renew(store);
-      roundTrip = performance.now() - start;
-      this.#state.lasted(roundTrip);
-    }
+  /** Renews our lease. However slow Redis is, entries do not wait for it. */
+  async #beat(): Promise<void> {
+    if (this.#state.ending) return; // what is freed must stay so
+    const start = performance.now();
+    if (!(await this.#claim([...this.#names.values()]))) return; // the connection is lost
+    this.#state.answered(performance.now() - start);
+    this.#pause = 0;
   }
 
   /** Appends what waits, one batch at a time: so their order is ours, and only one is in flight. */
@@ -234,47 +214,38 @@ class RedisLink implements Link {
     while (this.#store === store) {
       const batch = this.#queue.next();
       if (batch) await this.#append(store, batch);
-      else if (this.#state.isClosing) return this.#keepsNames ? undefined : await store.leave();
+      else if (this.#state.ending === "leave") return store.leave();
+      else if (this.#state.ending) return;
       else await new Promise<void>((resolve) => (this.#wake = resolve));
     }
   }
 
   async #append(store: Store, batch: Batch | undefined): Promise<void> {
     if (!batch) return;
-    const freed = batch.freed.filter((name) => !this.#names.has(name));
-    const entry = await store.append({ ...batch, freed });
+    const freed = batch.freed.filter((key) => !this.#names.has(key));
+    const streamId = await store.append({ ...batch, freed });
     this.#queue.acknowledge();
-    this.#bookmark ??= new Bookmark(...entry); // we read from our first entry on
+    this.#bookmark ??= new Bookmark(streamId); // we read from our first entry on
   }
 
   /** Delivers what the others append. One reply waits here: 64 entries at most. */
   async #read(store: Store): Promise<void> {
     this.#urls.splice(1, Infinity, ...(await store.nodes()));
     while (this.#store === store) {
-      let lines = "";
       for (const entry of await store.read(this.#bookmark!.streamId)) {
-        lines += this.#linesOf(entry);
-        if (lines.length < maxBlock) continue;
-        await this.#room!.deliver(Buffer.from(lines));
-        lines = "";
+        const lines = this.#linesOf(entry);
+        if (lines) await this.#room!.deliver(Buffer.from(lines)); // a flood waits there
       }
-      if (lines) await this.#room!.deliver(Buffer.from(lines));
     }
   }
 
   /** Gives the lines of an entry that our clients have not got yet. */
-  #linesOf(entry: Entry | string): string {
-    if (typeof entry === "string") {
-      log(`skipped ${entry} in the stream of ${this.#roomName}: no server wrote it`);
-      this.#bookmark!.streamId = entry;
-      return "";
-    }
+  #linesOf(entry: Entry): string {
     const { isNew, isGap } = this.#bookmark!.read(entry);
-    const isOurs = entry.from === this.id;
-    if (isOurs && entry.number === lastWords && !this.#state.isClosing)
-      this.#contradict(entry.block);
     const notice = isGap ? "* some lines from other servers may be missing here\n" : "";
-    return isNew && !isOurs ? notice + entry.block : notice;
+    if (entry.from !== this.id) return isNew ? notice + entry.block : notice;
+    if (entry.number === lastWords && !this.#state.ending) this.#contradict(entry.block);
+    return notice;
   }
 
   /** We were away so long that others were told that our people left: those who did not are back. */

@@ -5,13 +5,6 @@
  */
 import { timing } from "./timing.ts";
 
-/** Where a room is kept. */
-export interface Node {
-  url: string;
-  /** Whether the room is only being moved there: then each command needs ASKING before it. */
-  isImporting?: boolean;
-}
-
 type RedisError = Error & { code?: string };
 
 /** The URL of another node of a cluster. */
@@ -22,26 +15,27 @@ export function urlOf(known: string, host: string, port: string | number): strin
   return url.href;
 }
 
-/** The node that a cluster's node names when it is asked for a room that is, or goes, elsewhere. */
-export function redirection(url: string, { message }: Error): Node | undefined {
-  const [, kind, host, port] = /^(MOVED|ASK) \d+ (\S*):(\d+)$/.exec(message) ?? [];
-  return port ? { url: urlOf(url, host!, port), isImporting: kind === "ASK" } : undefined;
+/** The URL of the node that a cluster's node names when it is asked for a room that is elsewhere. */
+export function redirection(url: string, { message }: Error): string | undefined {
+  const [, host, port] = /^MOVED \d+ (\S*):(\d+)$/.exec(message) ?? [];
+  return port && urlOf(url, host!, port);
 }
 
-/** Whether Redis has answered, but refused a command: it may accept it in a moment. */
-export function isRefusal(error: RedisError | undefined): boolean {
-  return error?.code === "ERR_REDIS_SERVER_ERROR";
+/** Whether Redis has not answered in time: to try again at once would take as long. */
+export function isTimeout({ code = "" }: RedisError): boolean {
+  return /^ERR_REDIS_(CONNECTION|IDLE)_TIMEOUT/.test(code);
 }
 
 /** Explains an error in one line, without the password that is in the URL. */
-export function explain(url: string, { code = "", message }: RedisError): string {
+export function explain(url: string, error: RedisError): string {
+  const { code = "", message } = error;
   const { host, pathname } = new URL(url);
   const redis = `Redis at ${host || pathname}`;
   // Bun takes whatever Redis refuses at the beginning for a wrong password.
   const isFull = message.includes("max number of clients");
   if (code === "ERR_REDIS_AUTHENTICATION_FAILED" && !isFull)
     return `${redis} does not accept the password, or wants one: check --redis`;
-  if (/^ERR_REDIS_(CONNECTION|IDLE)_TIMEOUT/.test(code))
+  if (isTimeout(error))
     return `${redis} takes more than ${timing.maxRoundTrip / 1000} s to answer: check the way to it, or check --redis`;
   if (code.startsWith("ERR_REDIS_CONNECTION"))
     return `cannot reach ${redis}: start it, or check --redis`;

@@ -10,7 +10,7 @@
 const maxBatch = 65_536; // bytes that are appended together; a single block may be more
 const maxQueued = 8 * 2 ** 20; // bytes that wait
 
-/** A block of lines, and the names that are freed behind it. */
+/** A block of lines, and the keys of the names that are freed behind it. */
 export interface Batch {
   /** 1, 2, 3 … */
   number: number;
@@ -20,11 +20,10 @@ export interface Batch {
 
 /** What waits to be appended, in order and bounded. */
 export class AppendQueue {
-  #items: { block: Uint8Array; freed?: string }[] = [];
+  readonly #batches: (Batch & { size: number; isSent: boolean })[] = [];
   #queued = 0; // bytes in them
   #missed = 0; // lines that found it full
   #made = 0; // batches
-  #inFlight: Batch | undefined; // the one that Redis has not acknowledged
 
   /**
    * @param label what our server is called by the others
@@ -42,52 +41,49 @@ export class AppendQueue {
 
   /** Whether all that was said is appended, as far as we know. */
   get isEmpty(): boolean {
-    return this.#queued === 0 && !this.#inFlight?.block;
+    return this.#batches.every(({ block }) => block === "");
   }
 
-  /** Adds lines. Takes any number; those that are too many are counted. */
+  /** Adds lines. From when they are too many, lines are only counted, until all that waits is appended. */
   push(block: Uint8Array): void {
-    if (this.#missed > 0 && this.#queued < maxQueued / 2) this.#pushMissed();
-    if (this.#missed > 0 || this.#queued + block.length > maxQueued) {
-      if (this.#missed === 0)
-        this.inform("too much waits for the link: other servers miss what is said from now");
-      for (let at = -1; (at = block.indexOf(0x0a, at + 1)) >= 0;) this.#missed++;
-      return;
-    }
-    this.#items.push({ block });
-    this.#queued += block.length;
+    const text = Buffer.from(block).toString();
+    if (this.#missed === 0 && this.#queued + block.length <= maxQueued) return this.#add(text);
+    if (this.#missed === 0)
+      this.inform("too much waits for the link: other servers miss what is said from now");
+    this.#missed += text.split("\n").length - 1;
   }
 
   /** Adds a name to free, behind what was said before. */
-  free(name: string): void {
-    this.#items.push({ block: new Uint8Array(0), freed: name });
+  free(key: string): void {
+    this.#add("", key);
+  }
+
+  #add(text: string, ...freed: string[]): void {
+    const size = Buffer.byteLength(text);
+    let batch = this.#batches.at(-1);
+    if (!batch || batch.isSent || batch.size + size > maxBatch) {
+      batch = { number: ++this.#made, block: "", freed: [], size: 0, isSent: false };
+      this.#batches.push(batch);
+    }
+    batch.block += text;
+    batch.freed.push(...freed);
+    batch.size += size;
+    this.#queued += size;
   }
 
   /** The batch to append, the same until `acknowledge()`; none if nothing waits. */
   next(): Batch | undefined {
-    if (this.#inFlight) return this.#inFlight;
-    if (this.#items.length === 0 && this.#missed > 0) this.#pushMissed();
-    if (this.#items.length === 0) return undefined;
-    let [size, count] = [0, 0];
-    do size += this.#items[count++]!.block.length;
-    while (count < this.#items.length && size + this.#items[count]!.block.length <= maxBatch);
-    const items = this.#items.splice(0, count);
-    this.#queued -= size;
-    const block = Buffer.concat(items.map((item) => item.block)).toString();
-    const freed = items.flatMap((item) => item.freed ?? []);
-    return (this.#inFlight = { number: ++this.#made, block, freed });
+    const [batch] = this.#batches;
+    if (batch) batch.isSent = true;
+    return batch;
   }
 
-  /** Redis has the batch. */
+  /** Redis has the batch. Tells everyone how many lines are missing here, where no more wait before them. */
   acknowledge(): void {
-    this.#inFlight = undefined;
-  }
-
-  /** Tells everyone how many lines found the queue full; the other servers where they are missing. */
-  #pushMissed(): void {
-    const missed = this.#missed;
+    this.#queued -= this.#batches.shift()!.size;
+    if (this.#missed === 0 || this.#batches.length > 0) return;
+    this.inform(`other servers have missed ${this.#missed} lines`);
+    this.#add(`* ${this.#missed} lines from ${this.label} are missing here\n`);
     this.#missed = 0;
-    this.inform(`other servers have missed ${missed} lines`);
-    this.push(Buffer.from(`* ${missed} lines from ${this.label} are missing here\n`));
   }
 }

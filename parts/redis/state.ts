@@ -6,54 +6,41 @@
 import { timing } from "./timing.ts";
 
 /**
- *     lost ──connected──▶ new ──lasted──▶ steady ──late──▶ slow
- *      ▲                   │               ▲  │ ◀─quick──  │
- *      │                  lost          lasted│            │
- *      │                   ▼               │  │            │
- *      │                 shaky ────────────┘  │            │
- *      └────────────────── lost ──────────────┴────────────┘
+ *     steady ──slow answer──▶ slow            leave or keep: the link is closed; our people leave,
+ *      ▲ ▲ │ ◀─quick answers── │              or keep their names for the next server
+ *      │ │ └──────lost───▶ lost ◀──lost
+ *      │ └───connected──────┘
  *
- * An event without an arrow changes nothing, and close() leads from everywhere to closing. Connections
- * of a shaky link are lost as soon as they are made: the room hears of it again when one lasts.
+ * An event without an arrow changes nothing.
  */
-type State = "lost" | "new" | "steady" | "slow" | "shaky" | "closing";
+type State = "steady" | "slow" | "lost" | "leave" | "keep";
 
 /** The state of a link. Its methods are the events. */
 export class LinkState {
-  #state: State = "steady"; // the first connection counts as one that has lasted
+  #state: State = "steady";
   #roundTrip = 0; // ms; a long one is forgotten slowly
-  #pause = 0; // before the next attempt to connect, ms
 
   /** @param inform tells the room */
   constructor(private readonly inform: (text: string) => void) {}
 
-  get isClosing(): boolean {
-    return this.#state === "closing";
-  }
-
-  /** How long to wait before the next attempt to connect, ms: longer and longer, until one lasts. */
-  nextPause(): number {
-    const pause = this.#pause;
-    this.#pause = Math.min(2 * pause || 100, timing.maxPause);
-    return pause;
+  /** How the link is being closed, if it is. */
+  get ending(): "leave" | "keep" | undefined {
+    return this.#state === "leave" || this.#state === "keep" ? this.#state : undefined;
   }
 
   connected(): void {
-    if (this.#state === "lost") this.#become("new", "link is back");
+    if (this.#state === "lost") this.#become("steady", "link is back");
   }
 
+  /** The connection was lost, and another one could not be had at once. */
   lost(): void {
-    const notice = "link to other servers lost";
-    if (this.#state === "new") this.#become("shaky", notice);
-    if (this.#state === "steady" || this.#state === "slow") this.#become("lost", notice);
     this.#roundTrip = 0;
+    if (this.#state === "steady" || this.#state === "slow")
+      this.#become("lost", "link to other servers lost");
   }
 
-  /** A connection has lasted for a beat, and a command took so long, ms. */
-  lasted(roundTrip: number): void {
-    if (this.#state === "new") this.#become("steady");
-    if (this.#state === "shaky") this.#become("steady", "link is back");
-    this.#pause = 0;
+  /** Redis has answered; that took so long, ms. */
+  answered(roundTrip: number): void {
     this.#roundTrip = Math.max(roundTrip, 0.7 * this.#roundTrip);
     const late = `lines come about ${Math.round(roundTrip / 1000)} s late`;
     if (this.#state === "steady" && this.#roundTrip > timing.slow)
@@ -62,13 +49,12 @@ export class LinkState {
       this.#become("steady", "link is quick again");
   }
 
-  close(): void {
-    this.#become("closing");
+  close(how: "leave" | "keep"): void {
+    this.#state = how;
   }
 
-  /** The only place that changes the state. */
-  #become(state: State, notice?: string): void {
+  #become(state: State, notice: string): void {
     this.#state = state;
-    if (notice) this.inform(notice);
+    this.inform(notice);
   }
 }

@@ -137,6 +137,7 @@ export class Connection implements Member {
     const isWhole = !this.#worker || (isKnown && this.#outlet.rewind(written - this.#start));
     worker.onDrain = () => this.#flush();
     this.#worker = worker;
+    if (this.#name) this.setName(this.#name); // it may have changed while nobody served it
     if (this.#state === "closed") worker.kill(); // it was killed while nobody served it
     this.#flush();
     return isWhole;
