@@ -73,6 +73,12 @@ export class Server {
     return this.ask({ type: "refuse", text });
   }
 
+  /** Answers Ctrl-C in telnet(1), which shows nothing until then; what was sent before is dealt with first. */
+  async mark(before: Promise<void> | undefined): Promise<void> {
+    await before;
+    if (!this.isLeaving) await this.ask({ type: "mark", text: "/quit leaves" });
+  }
+
   /** Reports that the client says nothing more: the server tells the room, and ends our stdin. */
   leave(): void {
     if (this.isLeaving) return;
