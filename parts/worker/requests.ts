@@ -18,7 +18,12 @@ export class Server {
   #holds: Holds = { type: "holds", lines: false, part: false };
   #answer = Promise.withResolvers<void>(); // to the question that waits
 
+  /** Ends the process if no server has started it. */
   constructor(relay: Relay) {
+    if (!process.send) {
+      process.stderr.write("worker.ts: the server starts its workers itself: bun server.ts\n");
+      process.exit(1);
+    }
     this.#relay = relay;
     process.on("disconnect", () => this.#answer.resolve());
     process.on("message", (order: Order) => {
