@@ -189,6 +189,7 @@ async function answer(connection: Connection, request: Request): Promise<void> {
   if (!connection.isOpen) return;
   connection.move(request.type === "name" ? "named" : "asked");
   if (request.type === "refuse") return connection.refuse(request.text);
+  if (request.type === "mark") connection.mark();
   if (request.type === "name") await room.name(connection, request.name);
   else if (request.type !== "who") connection.tell(request.text);
   else if (connection.name) connection.tell(await describeRoom(room, connection)); // parts/server/who.ts

@@ -21,7 +21,7 @@ import { Pace } from "./parts/shared/pace.ts";
 import { openRelay, type Remains } from "./parts/worker/relay.ts";
 import { Server } from "./parts/worker/requests.ts";
 import { isForeign } from "./parts/worker/strangers.ts";
-import { withoutTelnet } from "./parts/worker/telnet.ts";
+import { Telnet } from "./parts/worker/telnet.ts";
 
 const help = `/nick NAME takes another name
 * /who lists who is here, and which process serves them
@@ -59,7 +59,8 @@ const client = terms.tls ? await encrypt(socket, terms.tls) : socket;
 // 3. Move lines, until the server has ended our stdin and the client has everything.
 const isTorn = terms.heritage?.isTorn ?? false;
 const frame = createFramer(terms.maxLine, isTorn);
-const limits = { maxLine: terms.maxLine, pace: new Pace(terms.rate), isTorn };
+const telnet = new Telnet(isTorn);
+const limits = { maxLine: terms.maxLine, pace: new Pace(terms.rate), telnet };
 const hold = server.hold.bind(server);
 const orphaned = (remains: Remains) => waitForServer(server, remains); // parts/worker/orphan.ts
 await relay.run(client ?? socket, { hear, end, hold, orphaned }, limits);
@@ -70,7 +71,8 @@ process.exit();
 function hear(chunk: Uint8Array): Promise<void> | undefined {
   if (terms.tls && !client) return server.refuse("this server uses TLS, add --tls");
   if (!server.name && chunk[0] === 0x16) return server.refuse("this server does not use TLS");
-  return handle(frame(server.name ? chunk : withoutTelnet(chunk)));
+  const handled = handle(frame(chunk));
+  return telnet.takeMark() ? server.mark(handled) : handled;
 }
 
 /** The client says nothing more. The server relays what was said, tells the room, and ends our stdin. */

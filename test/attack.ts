@@ -309,7 +309,7 @@ const writes: (() => string | Uint8Array)[] = [
   () => "x".repeat(chance(0.5) ? 1_000_000 : upTo(2 * maxLine)), // no end
   () => `${"x".repeat(maxLine - 1 + upTo(2))}\n`,
   () => `${"é".repeat(maxLine / 2 - 1 + upTo(2))}\r\n`,
-  () => Buffer.concat([Buffer.alloc(maxLine / 3 - 2 + upTo(4), 0xff), Buffer.from("\n")]), // thrice as long
+  () => Buffer.concat([Buffer.alloc(maxLine / 3 - 2 + upTo(4), 0xfe), Buffer.from("\n")]), // thrice as long
   () => `${"y".repeat(maxLine)}\n`.repeat(Math.ceil(500_000 / maxLine)),
   () => pick(["\n", "\r\n\r\r\n", "\0"]).repeat(upTo(30_000)),
   () => pick(["/who\n", "/help\n"]).repeat(upTo(300)),

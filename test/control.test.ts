@@ -34,7 +34,7 @@ test.each([
   expect(isMessage(message)).toBe(false);
 });
 
-test.each(["tell", "warn", "refuse"])("the text of a %s is short", (type) => {
+test.each(["tell", "mark", "warn", "refuse"])("the text of a %s is short", (type) => {
   const isTaken = (length: number) => isMessage({ type, at: 0, text: "x".repeat(length) });
   expect([999, 1000].map(isTaken)).toEqual([true, false]);
 });

@@ -50,7 +50,6 @@ const hostile = {
   "the clipboard": ["\x1b]52;c;ZXZpbA==\x1b\\x", "x"],
   "a device control string": ["\x1bP1$r0m\x1b\\x", "x"],
   "C1 controls": ["\u009b31mred\u0085x", "redx"],
-  "a lone CR": ["* root left\rhello", "* root lefthello"],
   "a bidirectional override": ["a\u202eb\u2066c\u2069", "abc"],
   "a line separator": ["a\u2028* forged", "a* forged"],
   "a tab": ["a\tb", "a\tb"],
@@ -77,7 +76,7 @@ test("invalid UTF-8 of every kind arrives as replacement characters", async () =
     [0xe0, 0x80, 0x80], // overlong
     [0xed, 0xa0, 0x80], // a surrogate
     [0xf4, 0x90, 0x80, 0x80], // beyond U+10FFFF
-    [0xff, 0xfe], // never
+    [0xfe], // never; nor is 0xff, with which telnet's commands begin
   ];
   for (const bytes of invalid) ann.send(Uint8Array.of(0x3c, ...bytes, 0x3e, 0x0a));
   ann.send("next\n");

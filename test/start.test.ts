@@ -27,6 +27,15 @@ test("bun --hot is refused: it cannot replace a running server", async () => {
   );
 });
 
+test.each([[[]], [["plain"]]])(
+  "a worker that is started by hand says so, and ends",
+  async (args) => {
+    const { code, stdout, stderr } = await run([bun, "worker.ts", ...args]);
+    expect([code, stdout]).toEqual([1, ""]);
+    expect(stderr).toBe("worker.ts: the server starts its workers itself: bun server.ts\n");
+  },
+);
+
 test("a line that could not wait for anybody is refused: --max-line above --max-lag", async () => {
   const start = (line: number, lag: number) =>
     run([bun, "server.ts", "--port", "0", "--max-line", `${line}`, "--max-lag", `${lag}`]);

@@ -160,6 +160,11 @@ export class Connection implements Member {
     this.push(Buffer.from(`* ${text}\n`));
   }
 
+  /** Answers telnet's DO TIMING-MARK (RFC 860): IAC WILL TIMING-MARK. A line has to follow. */
+  mark(): void {
+    this.push(Uint8Array.of(255, 251, 6));
+  }
+
   /** Sends its process an order. */
   order(message: Order): void {
     this.#worker?.order(message);

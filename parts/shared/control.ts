@@ -57,14 +57,15 @@ export interface Offer extends Omit<Heritage, "isLeaving"> {
 }
 
 /**
- * What a worker may ask. `name` joins or renames; `tell` is a line for its own client only; `warn` is one
- * for the log, too; `refuse` is the same as its last one.
+ * What a worker may ask. `name` joins or renames; `tell` is a line for its own client only; `mark` is one
+ * behind the answer to telnet's timing mark; `warn` is one for the log, too; `refuse` is the same as its last
+ * one.
  */
 export type Question =
   | { type: "who" }
   | { type: "leave" }
   | { type: "name"; name: string }
-  | { type: "tell" | "warn" | "refuse"; text: string };
+  | { type: "tell" | "mark" | "warn" | "refuse"; text: string };
 
 /**
  * A question with its place among the lines. IPC and stdout are not ordered against each other, so it
@@ -94,7 +95,7 @@ export function isMessage(message: unknown): message is Message {
   if (!Number.isSafeInteger(at)) return false;
   if (type === "name")
     return typeof name === "string" && name.length <= 2 * maxName && cleanName(name) === name;
-  if (type === "tell" || type === "warn" || type === "refuse")
+  if (type === "tell" || type === "mark" || type === "warn" || type === "refuse")
     return typeof text === "string" && text.length < 1000;
   return type === "who" || type === "leave";
 }

@@ -21,6 +21,7 @@ enum { MSG_PEEK = 2, MSG_DONTWAIT = 0x40, MSG_NOSIGNAL = 0x4000, SOL_SOCKET = 1,
 enum { AGAIN = 0, TURN = -1, ENDED = -2, RESET = -3, TORN = -4, HUNG_UP = -5, GONE = -6 };
 
 enum { SOON = 100 /* ms */, MAX_TURNS = 1000 };
+enum { IAC = -1 /* a signed 255: telnet's commands begin with it, and UTF-8 does not have it */ };
 
 /* Between two calls, TypeScript sees and sets this as an Int32Array. */
 struct relay {
@@ -28,7 +29,7 @@ struct relay {
 	int lines;                   /* may be taken from the client now */
 	int taken;                   /* were taken by this call */
 	int partial;                 /* bytes of a line without its end that may stay in the client's socket */
-	int torn;                    /* the beginning of a line was taken, and its end not yet */
+	int torn;                    /* the beginning of a line was taken, and its end not yet, which TypeScript knows */
 	int watermark;               /* bytes that the client's socket must hold before poll reports it */
 	int from, to;                /* down[from] to down[to - 1] is what the client has not taken */
 };
@@ -44,28 +45,32 @@ static void watermark(struct relay *r, int bytes)
  * Takes whole lines out of the client's socket. The beginning of a line stays there, so that it does not die
  * with this process. It is taken if it is too long for a line, or if the client can send no more: because it
  * has ended, or because its window is closed (a few bytes can keep the memory of a large segment), which shows
- * when the kernel reports the socket again and there is no more in it.
+ * when the kernel reports the socket again and there is no more in it. And it is taken if it has a command of
+ * telnet, because that may come without a line. Of CR LF or CR NUL, the second byte may still be on its way.
  */
-static int take(struct relay *r, char *up, int size, int ended)
+static int take(struct relay *r, signed char *up, int size, int ended)
 {
 	int held = recv(r->client, up, size, MSG_PEEK | MSG_DONTWAIT);
-	int end = 0;
+	int end = 0, command = 0;
 	if (held <= 0)
 		return held == 0 ? ENDED : ended ? RESET : AGAIN;
-	for (int at = 0; at < held && r->taken < r->lines; at++)
-		if (up[at] == '\n')
+	for (int at = 0; at < held && r->taken < r->lines; at++) {
+		if ((unsigned char)(up[at] - IAC) > '\r' - IAC)
+			continue; /* not from IAC (-1) to CR: one comparison is enough for most bytes */
+		if (up[at] == '\n' || (up[at] == '\r' && (at + 1 == held || up[at + 1] != '\n')))
 			r->taken++, end = at + 1;
-	if (end == 0 && !ended && held >= r->watermark && held <= r->partial)
+		else if (up[at] == IAC)
+			command = 1;
+	}
+	if (end == 0 && !command && !ended && held >= r->watermark && held <= r->partial)
 		return watermark(r, held + 1), AGAIN;
 	watermark(r, 1);
 	if (end == 0 && !r->torn)
 		return r->torn = 1, TORN; /* TypeScript reports it, and calls again */
-	if (end > 0)
-		r->torn = 0;
 	return recv(r->client, up, end > 0 ? end : held, MSG_DONTWAIT);
 }
 
-int relay(struct relay *r, char *down, char *up, int size, int ms)
+int relay(struct relay *r, char *down, signed char *up, int size, int ms)
 {
 	int jammed = 0; /* the server's socket is so full that lines stay in the client's */
 	r->taken = 0;

@@ -46,7 +46,8 @@ export const Field = {
 const symbols = {
   /**
    * Moves blocks from the server to the client, and waits in between, until the client has said something.
-   * Gives how many bytes of whole lines it has put into `up`, or an Event.
+   * Gives how many bytes it has put into `up`, or an Event: whole lines (LF, CR LF or CR ends one), or what was
+   * taken without its end.
    * Arguments: the state, two buffers (down, up), the size of each, the longest time to wait (ms).
    */
   relay: { args: ["ptr", "ptr", "ptr", "int", "int"], returns: "int" },

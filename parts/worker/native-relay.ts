@@ -44,11 +44,11 @@ export class NativeRelay implements Relay {
     this.#c = c;
   }
 
-  async run(client: Socket, ears: Ears, { maxLine, pace, isTorn }: Limits): Promise<void> {
+  async run(client: Socket, ears: Ears, { maxLine, pace, telnet }: Limits): Promise<void> {
     const state = this.#state;
     state.set([stdin, this.#adopt(client), ipc]);
-    state[Field.partial] = Math.min(maxLine + 1, bufferSize - 1);
-    state[Field.torn] = Number(isTorn);
+    const partial = Math.min(maxLine + 1, bufferSize - 1);
+    state[Field.torn] = Number(telnet.isTorn);
     let busy: Promise<void> | undefined; // what the client said is being dealt with
     let patience = soon;
     const waitFor = (dealt: Promise<void> | undefined) => {
@@ -67,7 +67,7 @@ export class NativeRelay implements Relay {
       const lines = mayListen ? Math.min(pace.lines, maxLines) : 0;
       const isDue = busy || this.#isHurried || !process.connected;
       const wait = isDue ? slice : mayListen && lines === 0 ? Math.ceil(pace.wait) : patience;
-      const wasTorn = state[Field.torn] === 1;
+      state[Field.partial] = telnet.isMidCommand ? 0 : partial;
       const got = this.#relay(lines, wait);
       patience = got === Event.turn ? hardlyEver : soon;
       if (got === Event.hungUp) return await this.#hangUp();
@@ -75,9 +75,12 @@ export class NativeRelay implements Relay {
       if (got === Event.torn) ears.hold({ part: true });
       else if (got === Event.turn) await turn();
       else if (got > 0) {
-        pace.spend(state[Field.taken]!);
-        if (wasTorn && state[Field.torn] === 0) ears.hold({ part: false });
-        waitFor(ears.hear(this.#up.subarray(0, got)));
+        const text = telnet.read(this.#up.subarray(0, got));
+        pace.spend(state[Field.taken]! + Number(telnet.hasCommands));
+        const torn = Number(telnet.isTorn);
+        if (torn !== state[Field.torn]) ears.hold({ part: telnet.isTorn });
+        state[Field.torn] = torn;
+        waitFor(ears.hear(text));
       } else leave(got === Event.reset);
     }
     this.#parting?.resolve();

@@ -37,7 +37,7 @@ export class PlainRelay implements Relay {
     await closed;
   }
 
-  async #listen(client: Socket, ears: Ears, { pace }: Limits): Promise<void> {
+  async #listen(client: Socket, ears: Ears, { pace, telnet }: Limits): Promise<void> {
     let wasReset = false;
     client.on("error", () => (wasReset = true));
     try {
@@ -45,15 +45,18 @@ export class PlainRelay implements Relay {
       for await (const chunk of client.iterator({
         destroyOnReturn: false,
       }) as AsyncIterable<Buffer>) {
-        ears.hold({ part: chunk.at(-1) !== newline });
-        for (let rest = chunk; rest.length > 0 && this.#isListening;) {
+        if (!this.#isListening) continue;
+        let rest = telnet.read(chunk);
+        ears.hold({ part: telnet.isTorn });
+        pace.spend(Number(telnet.hasCommands));
+        do {
           ears.hold({ lines: pace.lines === 0 });
           if (pace.lines === 0) await Bun.sleep(pace.wait);
           const [end, lines] = endOfLines(rest, pace.lines);
           pace.spend(lines);
           await ears.hear(rest.subarray(0, end));
           rest = rest.subarray(end);
-        }
+        } while (rest.length > 0 && this.#isListening);
         ears.hold({ lines: false });
       }
     } catch {

@@ -5,6 +5,7 @@
  */
 import { Socket } from "node:net";
 import type { Pace } from "../shared/pace.ts";
+import type { Telnet } from "./telnet.ts";
 
 /** What a relay still holds when its server is gone. */
 export interface Remains {
@@ -27,8 +28,8 @@ export interface Remains {
 /** What happens at the client's end. */
 export interface Ears {
   /**
-   * The client has said something: a chunk, which is valid until this returns. No more is read while the
-   * promise is pending.
+   * The client has said something: a chunk of text, which is valid until this returns. No more is read while
+   * the promise is pending.
    */
   hear(chunk: Uint8Array): Promise<void> | undefined;
   /** The client says nothing more. After a reset, a line without its end does not count. */
@@ -42,13 +43,13 @@ export interface Ears {
   orphaned(remains: Remains): Promise<boolean>;
 }
 
-/** How much is taken from a client. */
+/** How much is taken from a client, and what text is in it. */
 export interface Limits {
   /** The longest of the client's lines, bytes. */
   maxLine: number;
   pace: Pace;
-  /** Whether a dead worker has taken the beginning of a line, whose end is still to come. */
-  isTorn: boolean;
+  /** It is torn from the beginning if a dead worker has taken the beginning of a line. */
+  telnet: Telnet;
 }
 
 /** What the client says goes up to the server; what the others say comes down. */

@@ -18,7 +18,12 @@ export class Server {
   #holds: Holds = { type: "holds", lines: false, part: false };
   #answer = Promise.withResolvers<void>(); // to the question that waits
 
+  /** Ends the process if no server has started it. */
   constructor(relay: Relay) {
+    if (!process.send) {
+      process.stderr.write("worker.ts: the server starts its workers itself: bun server.ts\n");
+      process.exit(1);
+    }
     this.#relay = relay;
     process.on("disconnect", () => this.#answer.resolve());
     process.on("message", (order: Order) => {
@@ -71,6 +76,12 @@ export class Server {
   /** Tells our own client why it is not served, and the log as well: that is its end. */
   refuse(text: string): Promise<void> {
     return this.ask({ type: "refuse", text });
+  }
+
+  /** Answers Ctrl-C in telnet(1), which shows nothing until then; what was sent before is dealt with first. */
+  async mark(before: Promise<void> | undefined): Promise<void> {
+    await before;
+    if (!this.isLeaving) await this.ask({ type: "mark", text: "/quit leaves" });
   }
 
   /** Reports that the client says nothing more: the server tells the room, and ends our stdin. */
