@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { children, Client, disconnect, freePort, long, memory, numbered } from "./helpers.ts";
 import { patience, root, run, sharedServer, startServer, temporaryFolder } from "./helpers.ts";
-import { until, within } from "./helpers.ts";
+import { within } from "./helpers.ts";
 import { Session, squeeze } from "./screen.ts";
 
 setDefaultTimeout(2 * patience);

@@ -176,12 +176,17 @@ export async function startServer(
 /** Starts a server for all tests of a file, each of which leaves it empty. To be called while the file is loaded. */
 export async function sharedServer(...args: string[]): Promise<Server> {
   const server = await startServer(args);
+  share(server);
+  return server;
+}
+
+/** Ends a server after all tests of a file; after each, waits until only its spares are left. */
+export function share(server: Server, spares = 1): void {
   afterEach(async () => {
-    await server.hasWorkers(1);
+    await server.hasWorkers(spares);
     server.log.all.length = 0;
   });
   afterAll(() => server[Symbol.asyncDispose]());
-  return server;
 }
 
 /**
