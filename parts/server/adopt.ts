@@ -16,14 +16,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Heritage, isOffer, type Meeting, type Offer } from "../shared/control.ts";
 import { native } from "../shared/native.ts";
-import { haste } from "../shared/testing.ts";
 import { Connection } from "./connection.ts";
 import { log } from "./log.ts";
 import type { WorkerProcess } from "./process.ts";
 import type { Room } from "./room.ts";
 import { bytesWritten, close } from "./sockets.ts";
 
-const quiet = 500 / haste; // all are back when nobody has come for so long, ms
+const quiet = 500; // all are back when nobody has come for so long, ms
 const openFor = 30_000; // after that, nobody waits any more, ms
 const patience = 5000; // for a worker to pass its client's socket, ms
 const maxPath = 107; // bytes in the path of a Unix socket
