@@ -125,7 +125,7 @@ async function serve(connection: Connection): Promise<void> {
   } finally {
     connection.kill(); // its process, too, if that lives
     const how = connection.reason || (await worker?.ended);
-    if (!pool.isClosed) room.leave(connection, ` (worker ${worker?.pid} ${how})`);
+    if (!pool.isClosed) room.leave(connection, worker && ` (worker ${worker.pid} ${how})`);
   }
 }
 
