@@ -617,7 +617,8 @@ for (const house of houses) {
     return hasAll && all.every((person) => accepted.get(person) === person.said);
   };
   await until(areTold, "all to hear all", () => [all.map(({ due }) => due), accepted.values()]);
-  const left = () => [server.workers().map(state), descriptors(server.pid), before];
+  const describe = (pid: number) => `${pid} ${state(pid)} ${house.served.has(pid) ? "serves" : ""}`;
+  const left = () => [server.workers().map(describe), descriptors(server.pid), before];
   await until(() => isQuiet(house), "the end of the others' processes", left);
 }
 for (const [what, all] of Object.entries(memories)) {

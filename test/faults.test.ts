@@ -255,7 +255,7 @@ test("SIGTERM while a client waits for a stopped worker: it is told, and nothing
   process.kill(spare!, "SIGSTOP");
   const pid = await brief.worker("bob");
   process.kill(pid, "SIGKILL");
-  await ended([pid]);
+  await until(() => !brief.workers().includes(pid), "the server to reap it");
   expect(await brief.stop()).toBe(0);
   await room.bob.line("* server is shutting down");
   await ended([spare!]);
