@@ -233,7 +233,8 @@ testBeside("if no server comes, clients are disconnected, and nothing is left", 
   await nameless.ended();
   expect(ann.lines.ended).toBe(false);
   await ann.ended();
-  expect(ann.lines.all.at(-1)).toBe(gone);
+  // The dying server may still have accepted an offer: then lines may be missing.
+  expect(ann.lines.all.filter((line) => line !== missing).at(-1)).toBe(gone);
   await ended(workers);
   expect(place.files).toEqual([]);
   await place.start();
