@@ -39,6 +39,7 @@ import { readTermsAgain, readTermsOrEnd } from "./parts/server/terms.ts";
 import { describeRoom } from "./parts/server/who.ts";
 import { fail } from "./parts/shared/command-line.ts";
 import type { Heritage, Request } from "./parts/shared/control.ts";
+import { haste } from "./parts/shared/testing.ts";
 import { after } from "./parts/shared/timers.ts";
 
 const flood = 16_384; // bytes in a block that only somebody in a hurry sends
@@ -100,10 +101,10 @@ async function serve(connection: Connection): Promise<void> {
     await adoption.complete; // the clients of a dead server come first
     worker = await handOver(connection, adoption.heritage(connection));
     adoption.settle(connection, worker);
-    using _question = after(500, () => {
+    using _question = after(500 / haste, () => {
       if (connection.isBefore("asked")) connection.tell("your name?");
     });
-    using _limit = after(options.joinTimeout * 1000, () => {
+    using _limit = after((options.joinTimeout * 1000) / haste, () => {
       const reason = `no name within ${options.joinTimeout} s, goodbye`;
       if (connection.isBefore("named")) connection.refuse(reason);
     });

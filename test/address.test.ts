@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 import { explain } from "../parts/client/conversation.ts";
-import { parseAddress } from "../parts/client/options.ts";
+import { parseAddress, readClientOptions } from "../parts/client/options.ts";
 
 test.each([
   ["", "127.0.0.1", 2000],
@@ -33,6 +33,19 @@ test.each([
 ])("the address %j is refused, and named", (text, reason) => {
   expect(() => parseAddress(text)).toThrow(new Error(reason));
 });
+
+test.each([
+  [["ann"], "127.0.0.1:2000", "ann"],
+  [["Łukasz"], "127.0.0.1:2000", "Łukasz"],
+  [["3000", "ann"], "127.0.0.1:3000", "ann"],
+  [["localhost", "localhost"], "localhost:2000", "localhost"],
+  [["chat.example"], "chat.example:2000", readClientOptions([]).name],
+])(
+  "the words %j are what people mean by them: an address, a name, or both",
+  (words, where, name) => {
+    expect(readClientOptions(words)).toMatchObject({ where, name });
+  },
+);
 
 test.each([
   ["ECONNREFUSED", "nobody listens there; start a server with `bun server.ts`"],

@@ -8,18 +8,19 @@
  * All see the same order, and the witness, who says nothing, hears everything. What the witness hears
  * between a person's join and leave is what that person must hear, but for their own lines. A person's
  * lines are numbered: the witness misses none, but for one read of each worker of theirs that was killed.
- * `--redis`: two servers share a room, with a witness on each, and their Redis fails, too. `--calm`:
- * nobody attacks, 50 people come and go, and the memory of server and worker must not grow.
+ * The server is killed or replaced, too: nobody is disconnected, and lines are missing only if somebody was
+ * told so. `--redis`: instead, two servers share a room, with a witness on each, and their Redis fails.
+ * `--calm`: nobody attacks, 50 people come and go, and the memory of server and worker must not grow.
  *
  * The seed decides the server's options and what is tried, not what meets when. The first violation ends
  * the run with exit code 1, and is a line on stderr. Ctrl-C ends the run early, with all its checks.
  */
-import { rmSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { Client, descriptors, isAlive, memory, missingBefore, randomFrom } from "./helpers.ts";
-import { type Server, spoken, startServer, state, unsafe, until } from "./helpers.ts";
+import { Client, descriptors, freePort, isAlive, memory, missingBefore } from "./helpers.ts";
+import { randomFrom, type Server, spoken, startServer, state, unsafe, until } from "./helpers.ts";
 import { Redis } from "./redis-server.ts";
 
 const [text, flag] = [{ type: "string" }, { type: "boolean", default: false }] as const;
@@ -52,7 +53,8 @@ for (const event of ["uncaughtException", "unhandledRejection"])
 const isPlain = process.env["PIPECHAT_PLAIN"] !== undefined; // then a killed worker may lose more lines
 const isUnderNohup = chance(0.5); // it ignores SIGHUP then
 const password = chance(0.2) ? "open sesame" : "";
-const passwordFile = join(tmpdir(), `pipechat-attack-${process.pid}`);
+const folder = mkdtempSync(join(tmpdir(), "pipechat-attack-")); // also where a server finds its last one's clients
+const passwordFile = join(folder, "password");
 const redis = values.redis ? await Redis.start() : undefined;
 const options = {
   rate: pick([50, 100, 1000, 0]),
@@ -83,6 +85,8 @@ class Person {
   due: string[] = []; // what the witness has heard, and they have not
   kills: number[] = []; // when workers of theirs were killed, ms
   worker = 0; // the process that serves them; 0 if that is not known
+  isLeaving = false;
+  mayLack = false; // lines of theirs may have died with the server
   mayLeave: RegExp | undefined; // how, as the witness may be told
   lastHeard = performance.now(); // ms
   house!: House;
@@ -94,7 +98,10 @@ class Person {
 /** A server, and the honest people there. */
 class House {
   readonly n = houses.length;
+  readonly port = freePort();
   server!: Server;
+  isUp = Promise.resolve(); // pending while the server is away, and nobody honest may come or go
+  isFrozen = false; // nothing is compared until everybody is back
   witness!: Person;
   people = new Set<Person>(); // without the witness
   accepted = new Map<Person, number>(); // of all people: how many lines the witness has heard
@@ -102,6 +109,23 @@ class House {
   served = new Set<number>(); // processes that have served somebody, by the server's log
   lastUnknown = 0; // when we have hurt a process of which we do not know whom it serves, ms
   descriptors = Infinity; // before the attack
+
+  async start(): Promise<void> {
+    const before = isUnderNohup ? ["nohup"] : [];
+    const env = { PIPECHAT_HASTE: "", XDG_RUNTIME_DIR: folder };
+    const all = ["--port", `${this.port}`, ...args];
+    this.server = await startServer(all, { before, env, detached: true });
+  }
+
+  /** Connects, to the next server if this one is gone. */
+  async connect(): Promise<Client> {
+    await this.isUp;
+    const { isUp } = this;
+    return Client.connect(this).catch((error) => {
+      if (isUp === this.isUp) throw error;
+      return this.connect();
+    });
+  }
 }
 
 const houses: House[] = [];
@@ -125,18 +149,25 @@ const publicNotice = oneOf(
 const privateNotice = oneOf(
   "your name\\?|welcome \\S+ \\(\\d+ online.*\\), .*|password:|server is full|\\d+ online:",
   "\\S+ \\(worker \\d+[:)].*|try: kill -9 \\d+|the link is lost: who is .*|your process .*",
-  "server \\d+ on \\S+:|server \\d+ on \\S+, this one:|(?:a line of yours|lines of others) may be .*",
+  "server \\d+ on \\S+:|server \\d+ on \\S+, this one:|lines of (?:yours|others) may be .*",
+  "a line of yours may be .*|the server is gone, .*|the server is back \\(\\d+ online\\)",
 );
 
 function observe(house: House): void {
   for (const line of house.server.log.all.splice(0)) readLog(house, line);
-  for (const line of house.witness.client.lines.all.splice(0)) {
+  if (house.isFrozen) return;
+  witness(house, house.witness.client.lines.all.splice(0));
+  for (const person of house.people) compare(person);
+}
+
+/** Judges what the witness has heard; everybody else must hear it, too. */
+function witness(house: House, lines: string[]): void {
+  for (const line of lines.filter((line) => !privateNotice.test(line))) {
     const isHere = ({ state, name }: Person) => state === "here" && !line.startsWith(`${name}: `);
     const hearers = [...house.people].filter(isHere);
     judge(house, line);
     for (const person of hearers) if (person.state === "here") person.due.push(line);
   }
-  for (const person of house.people) compare(person);
 }
 
 /** Compares what a person has heard with what the witness has. */
@@ -165,12 +196,14 @@ function judge(house: House, line: string): void {
   const lines = house.accepted.get(person) ?? 0;
   const missing = missingBefore(speaker, lines, said);
   const isNamed = house.isGap && person.house !== house;
-  const most = isNamed || mayMiss(person) ? Infinity : person.kills.length * oneRead;
+  const isKnown = isNamed || person.mayLack || mayMiss(person);
+  const most = isKnown ? Infinity : person.kills.length * oneRead;
   if (!missing || missing.bytes > most)
     return violated(`${missing?.bytes} bytes are missing after ${lines} lines: ${line}`);
   count("honest lines");
   if (missing.lines > 0) count("honest lines lost by victims or named", missing.lines);
   house.accepted.set(person, lines + missing.lines + 1);
+  person.mayLack = false;
   if (person.house === house) person.lastHeard = performance.now();
 }
 
@@ -196,7 +229,7 @@ function judgeNotice(house: House, line: string): void {
 /** Reads in the server's log who is served by which process. */
 function readLog({ served }: House, line: string): void {
   const log =
-    /^worker (?<pid>\d+) \(\S+\): (?:(?<who>\S+) joined \(|worker \d+ of (?<who>\S+) .*over$)/;
+    /^worker (?<pid>\d+) \(\S+\): (?:(?<who>\S+) (?:joined \(|was adopted)|worker \d+ of (?<who>\S+) .*over$)/;
   const { pid, who = "" } = log.exec(line)?.groups ?? {};
   if (pid) served.add(Number(pid));
   const person = known.get(who);
@@ -212,7 +245,7 @@ function readLog({ served }: House, line: string): void {
 /** Connects, and joins. Returns undefined if the server is full. */
 async function enter(house: House, name: string): Promise<Person | undefined> {
   const start = performance.now();
-  const client = await Client.connect(house.server);
+  const client = await house.connect();
   const person = Object.assign(new Person(name), { house, client });
   known.set(name, person);
   house.people.add(person);
@@ -271,6 +304,8 @@ async function visit(house: House): Promise<void> {
   const fate = pick(Object.keys(fates));
   count(fate);
   const [how, leave] = fates[fate]!;
+  await house.isUp;
+  person.isLeaving = true;
   person.mayLeave ??= how;
   if (person.state === "here") await leave(person);
   const hasLeft = () => /left|cut off/.test(person.state);
@@ -337,7 +372,7 @@ function send(client: Client, what: string | Uint8Array, { n, witness }: House):
 /** Somebody hostile, from connecting to the end: says a name, or none, then anything, then ends somehow. */
 async function attack(house: House): Promise<void> {
   await moment(0.3);
-  using client = await Client.connect(house.server);
+  using client = await house.connect();
   const isIn = chance(0.8);
   if (isIn) send(client, chance(0.8) ? `${pick(texts)}\n` : rubbish(upTo(60)), house);
   if (isIn && chance(0.5)) client.send("\n");
@@ -353,9 +388,9 @@ async function attack(house: House): Promise<void> {
   await pick(ends)(client);
 }
 
-async function flood({ server }: House): Promise<void> {
+async function flood(house: House): Promise<void> {
   await moment(10);
-  using client = await Client.connect(server);
+  using client = await house.connect();
   client.send(`flood\n${password}\n${`${"f".repeat(1000)}\n`.repeat(10_000)}`);
   await moment(10);
 }
@@ -363,7 +398,7 @@ async function flood({ server }: House): Promise<void> {
 /** As many connections as there are places, and more. */
 async function storm(house: House): Promise<void> {
   await moment(10);
-  const connect = () => Client.connect(house.server);
+  const connect = () => house.connect();
   const clients = await Promise.all(Array.from({ length: upTo(maxClients + 10) }, connect));
   for (const client of clients) if (chance(0.5)) send(client, `${pick(texts)}\nhello\n`, house);
   await moment(2);
@@ -413,6 +448,59 @@ async function pause(pid: number, seconds: number): Promise<void> {
   signal(pid, "SIGCONT");
 }
 
+/** Kills the server, or asks it to go, and starts another one, while nobody honest comes or goes. */
+async function restart(house: House): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  house.isUp = promise;
+  const isStill = () => [...house.people].every((one) => one.state === "here" && !one.isLeaving);
+  for (let tries = 20; !isStill() && tries > 0; tries--) await Bun.sleep(100);
+  if (isStill()) await replaceServer(house);
+  resolve();
+}
+
+async function replaceServer(house: House): Promise<void> {
+  const isKill = chance(0.5);
+  const all = [house.witness, ...house.people];
+  const { process } = house.server;
+  house.isFrozen = true;
+  process.kill(isKill ? "SIGKILL" : "SIGUSR2");
+  await process.exited;
+  count(isKill ? "servers killed" : "servers replaced");
+  await moment(4);
+  await house.start();
+  const isBack = (line: string) => line.startsWith("* the server is back ");
+  for (const { name, client } of all)
+    await client.lines.until(() => client.lines.all.some(isBack), `${name} to be back`);
+  house.lastUnknown = performance.now(); // whoever had no name yet was disconnected
+  house.isFrozen = false;
+  if (isKill) reconcile(house, all, isBack);
+}
+
+/** After the death of a server, somebody may lack what others have heard before it, if they were told. */
+function reconcile(house: House, all: Person[], isBack: (line: string) => boolean): void {
+  const before = all.map(({ client: { lines } }) =>
+    lines.all.splice(0, lines.all.findIndex(isBack) + 1),
+  );
+  const isTold = (line: string) => /^\* (lines of others|a line of yours) may be /.test(line);
+  const told = before.map((lines) => lines.some(isTold));
+  for (const [n, lines] of before.entries()) {
+    const end = lines.findIndex((line) => isTold(line) || line.startsWith("* the server is gone"));
+    if (told[n]) lines.splice(end - 1, 1); // the server may have died in the middle of this line
+  }
+  if (told.includes(true)) for (const person of all) person.mayLack = person.kills.push(0) > 0;
+  witness(house, before[0]!);
+  for (const [n, person] of all.entries()) {
+    if (n === 0) continue;
+    const { heard, due, name } = person;
+    heard.push(...before[n]!.filter((line) => !privateNotice.test(line)));
+    if (!told[0] && !told[n] && heard.join("\n") !== due.join("\n"))
+      violated(
+        `${name} was not told: ${Bun.inspect(heard.slice(-5))} ${Bun.inspect(due.slice(-5))}`,
+      );
+    heard.length = due.length = 0;
+  }
+}
+
 /** One fault at a time: so that what each may do is known. */
 async function fault(house: House): Promise<void> {
   await moment(isCalm ? 0.5 : 1.5);
@@ -422,6 +510,7 @@ async function fault(house: House): Promise<void> {
   const isTarget = ({ state, worker, mayLeave }: Person) => state === "here" && worker && !mayLeave;
   const stopServer = () => pause(server.pid, 2);
   const hangUp = () => isUnderNohup && signal(server.pid, "SIGHUP");
+  if (!redis && !isPlain && !isCalm && chance(0.15)) return restart(house);
   const act = pick([kill, kill, kill, stop, stopServer, hangUp]);
   // Of those that start or wait, one in a while: after three failures the server refuses somebody.
   let unknown = performance.now() - house.lastUnknown > 5000 ? 1 : 0;
@@ -447,7 +536,7 @@ process.on("exit", () => {
     for (const pid of [server.pid, ...server.workers()]) signal(pid, "SIGKILL");
   redis?.signal("SIGKILL");
   if (redis) rmSync(redis.folder, { recursive: true, force: true });
-  rmSync(passwordFile, { force: true });
+  rmSync(folder, { recursive: true, force: true });
 });
 process.on("SIGINT", () => (over ? process.exit(130) : ending.resolve()));
 process.on("SIGTERM", () => process.exit(143));
@@ -457,7 +546,7 @@ const residents = ["ann", "bob", "carl", "dora", "emil", "fay"]; // three in eac
 for (let n = 0; n < (redis ? 2 : 1); n++) {
   const house = new House();
   houses.push(house);
-  house.server = await startServer(args, { before: isUnderNohup ? ["nohup"] : [], detached: true });
+  await house.start();
   house.witness = (await enter(house, `witness${n}`))!;
   house.witness.client.lines.all.length = 0;
   house.witness.state = "here";
@@ -481,7 +570,7 @@ console.log(`seed ${seed}: ${JSON.stringify({ ...options, password, isUnderNohup
 setInterval(() => houses.forEach(observe), 20);
 const memories = { server: [] as number[], worker: [] as number[] }; // every second, bytes
 const watch = setInterval(() => {
-  for (const { server, people, witness } of houses) {
+  for (const { server, people, witness, isFrozen } of houses) {
     memories.server.push(memory(server.pid));
     memories.worker.push(memory(witness.worker));
     if (memory(server.pid) > maxMemory) violated(`a server holds ${memory(server.pid)} bytes`);
@@ -489,7 +578,8 @@ const watch = setInterval(() => {
       if (state === "here" && performance.now() - lastHeard > maxSilence && !mayLeave && !redis)
         violated(`${name} was not heard for ${maxSilence} ms`);
     if (witness.client.lines.ended) violated(`${witness.name} was disconnected`);
-    if (server.process.exitCode !== null) violated(`server ended: ${server.process.exitCode}`);
+    const { exitCode } = server.process;
+    if (exitCode !== null && !isFrozen) violated(`server ended: ${exitCode}`);
   }
 }, 1000);
 
@@ -527,7 +617,8 @@ for (const house of houses) {
     return hasAll && all.every((person) => accepted.get(person) === person.said);
   };
   await until(areTold, "all to hear all", () => [all.map(({ due }) => due), accepted.values()]);
-  const left = () => [server.workers().map(state), descriptors(server.pid), before];
+  const describe = (pid: number) => `${pid} ${state(pid)} ${house.served.has(pid) ? "serves" : ""}`;
+  const left = () => [server.workers().map(describe), descriptors(server.pid), before];
   await until(() => isQuiet(house), "the end of the others' processes", left);
 }
 for (const [what, all] of Object.entries(memories)) {

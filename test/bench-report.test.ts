@@ -4,10 +4,9 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { changes, compare } from "../bench/baseline.ts";
-import { counted, markdown, readmePart, tables } from "../bench/report.ts";
+import { readmePart, tables } from "../bench/report.ts";
 import { type Fault, type Measured, readReport, type Report, schema } from "../bench/schema.ts";
 import { bucket } from "../bench/stats.ts";
-import { duration } from "../bench/tables.ts";
 import { root } from "./helpers.ts";
 
 const wrong = { lost: 0, twice: 0, outOfOrder: 0, garbled: 0, cut: 0, echoed: 0, cutOff: 0 };
@@ -104,20 +103,6 @@ test("in a terminal nothing is wider than 80 columns, and nothing is an escape c
   expect(text).not.toMatch(/NaN|undefined|null|Infinity/);
 });
 
-test("the ratio of a comparison that is not that of the two columns is marked, and explained", () => {
-  const text = changes(madeUp(1), madeUp(2));
-  expect(text).toMatch(/^a-10-chars +25 +last p50, ms +1\.10 +2\.20 +2\.00\* /m);
-  expect(text).toMatch(/^floor +25 +last p50, ms +1\.10 +1\.10 +1\.00 /m);
-  expect(text).toContain("* is not that of these two columns");
-});
-
-test("who was busy is the load and the server, if both were, and nobody if it is not known", () => {
-  expect(tables(madeUp(1))).toMatch(/a-10-chars .* load, server$/m);
-  const unknown = madeUp(1);
-  for (const { own } of unknown.runs) own.figures["ten, server %"] = null;
-  expect(tables(unknown).split("Ten senders")[1]).toMatch(/a-10-chars .* –$/m);
-});
-
 test("a report of another version is refused", async () => {
   using place = folder();
   const write = (report: object) => Bun.write(place.file, JSON.stringify(report));
@@ -137,30 +122,7 @@ function folder() {
   };
 }
 
-test("each chart begins at 0, and a server has one colour in all of them", () => {
-  const text = markdown(madeUp(1));
-  expect(text.match(/^xychart-beta$/gm)).toHaveLength(3);
-  expect(text.match(/^ {2}y-axis ".*" 0 --> [\d.]+$/gm)).toHaveLength(3);
-  expect(text.match(/plotColorPalette: "#e3b505/g)).toHaveLength(3);
-  expect(text).not.toMatch(/NaN|undefined|Infinity|\{\w+/);
-});
-
-test("what was not measured is neither a table nor a chart", () => {
-  const text = markdown({
-    ...madeUp(1),
-    runs: [],
-    options: { ...madeUp(1).options, only: ["faults"] },
-  });
-  expect(text.match(/^## .*$/gm)).toEqual(["## In short", "## What a fault costs"]);
-  expect(text).not.toMatch(/xychart|NaN|undefined|\{\w+/);
-});
-
 test("the README says what the report says", async () => {
   const part = async (file: string) => readmePart.exec(await Bun.file(join(root, file)).text())![0];
   expect(await part("README.md")).toBe(await part("bench/REPORT.md"));
-});
-
-test("times and numbers of things are plain English", () => {
-  expect([19.2, 89, 149, 3000].map(duration)).toEqual(["20 s", "89 s", "2 minutes", "50 minutes"]);
-  expect([1, 3, 0].map((n) => counted(n, "round"))).toEqual(["1 round", "3 rounds", "0 rounds"]);
 });

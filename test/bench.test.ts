@@ -4,8 +4,7 @@ import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { readReport } from "../bench/schema.ts";
-import { contenders, startServer } from "../bench/servers.ts";
-import { freePort, isAlive, patience, root, run, until } from "./helpers.ts";
+import { isAlive, patience, root, run, until } from "./helpers.ts";
 
 setDefaultTimeout(2 * patience);
 
@@ -33,10 +32,7 @@ test("servers of one's own are measured; one that cannot be is a line, and the o
   const json = join(place.path, "run.json");
   const commands = {
     told: place.running(`env PORT={port} '${bun}' '${evented}'`),
-    knows: place.running(`'${bun}' '${evented}'`), // from PORT in its environment
     dies: "for n in 1 2 3 4 5 6 7; do echo $n; done; echo out of luck >&2; exit 3",
-    missing: "./there-is-none --port {port}",
-    deaf: place.running("sleep 1000 # {port}"),
     web: place.running(
       script(`Bun.serve({ port: +process.argv[1], fetch: () => new Response("hi") })`) + " {port}",
     ),
@@ -50,7 +46,7 @@ test("servers of one's own are measured; one that cannot be is a line, and the o
   };
   const args = Object.entries(commands).flatMap(([name, cmd]) => ["--command", `${name}=${cmd}`]);
   const { code, stdout, stderr } = await run([
-    ...[...compare, ...short, ...args, "--only", "latency,join,cost"],
+    ...[...compare, ...short, ...args, "--only", "latency,join"],
     ...["--json", json],
   ]);
   expect(code).toBe(0);
@@ -60,19 +56,13 @@ test("servers of one's own are measured; one that cannot be is a line, and the o
   expect(line("dies")).toEqual([
     `compare.ts: dies ${ended} 3 before it listened; it said '4 / 5 / 6 / 7 / out of luck'`,
   ]);
-  expect(line("missing")).toHaveLength(1);
-  expect(line("missing")[0]).toContain(`${ended} 127`);
-  expect(line("deaf")[0]).toMatch(/it did not listen on port \d+ within 10 s; it said nothing$/);
   expect(line("web")[0]).toContain("it does not speak this protocol: ");
   expect(line("nameless")[0]).toContain("it does not speak this protocol: ");
-  expect(line("nameless")[0]).toMatch(
-    /what came first is '.*\d{4} 00000000 What is said in a chat/,
-  );
   expect(stdout).not.toContain("\x1b");
 
   const report = readReport(json);
-  expect(report.servers.map(({ name }) => name)).toEqual(["told", "knows"]);
-  for (const name of ["told", "knows"]) {
+  expect(report.servers.map(({ name }) => name)).toEqual(["told"]);
+  for (const name of ["told"]) {
     expect(stdout).toMatch(new RegExp(`^\\S+ ${name} +\\d`, "m"));
     const [measured, ...others] = report.runs.filter(({ server }) => server === name);
     expect(others).toEqual([]);
@@ -82,32 +72,8 @@ test("servers of one's own are measured; one that cannot be is a line, and the o
     expect(figures["join, ms"]).toBeGreaterThan(0);
   }
   const pids = await place.pids();
-  expect(pids).toHaveLength(7); // two were started twice
+  expect(pids).toHaveLength(4); // one was started twice
   expect(pids.filter(isAlive)).toEqual([]);
-});
-
-test("a server that runs already is measured, without its CPU and memory, and goes on", async () => {
-  using place = folder();
-  const json = join(place.path, "run.json");
-  await using server = await startServer(
-    contenders.find(({ name }) => name === "evented")!.start(3),
-  );
-  const only = ["--only", "cost", "--json", json];
-  const { code, stdout } = await run([
-    ...[...compare, ...short, "--connect", `mine=127.0.0.1:${server.port}`, ...only],
-  ]);
-  expect(code).toBe(0);
-  expect(stdout).toMatch(/^\S+ mine +[\d.]+$/m); // it has no column without a value
-  const { own } = readReport(json).runs.find(({ server }) => server === "mine")!;
-  expect(own.figures["memory, MB"]).toBeNull();
-  expect(isAlive(server.pid!)).toBe(true);
-});
-
-test("where the only server cannot be measured, it fails", async () => {
-  const port = freePort();
-  const { code, stdout, stderr } = await run([...compare, ...short, "--connect", `:${port}`]);
-  expect([code, stdout]).toEqual([1, ""]);
-  expect(stderr).toContain(`:${port} is not measured: nobody listens at 127.0.0.1:${port}\n`);
 });
 
 test("a signal ends it at once, with all that it has started, and it prints what there is", async () => {
@@ -142,14 +108,9 @@ test("a signal ends it at once, with all that it has started, and it prints what
 test("what the arguments cannot mean is one line, and --help fits a terminal", async () => {
   const wrong: [string[], string][] = [
     [["--size", "3"], "--size takes a whole number from 24 to 4000, not '3'"],
-    [["--n", "1,2"], "--n takes whole numbers from 2 to 2000, not '1'"],
     [["--only", "speed"], "--only takes some of latency,throughput,join,cost,faults, not 'speed'"],
-    [["--servers", "none"], "there is no server to measure"],
-    [["--command", "./mine"], "--command takes NAME=CMD"],
     [["--connect", "here"], "--connect takes [NAME=]HOST:PORT"],
-    [["--connect", "a=:1", "--connect", "a=:2"], "there are two servers 'a'"],
     [["--baseline", "package.json"], "package.json is not of version 2 but of undefined"],
-    [["--loud"], "Unknown option '--loud'"],
   ];
   for (const [args, message] of wrong) {
     const { code, stdout, stderr } = await run([...compare, ...args]);
@@ -162,6 +123,4 @@ test("what the arguments cannot mean is one line, and --help fits a terminal", a
     expect(stdout).toStartWith(`usage: bun bench/${file}`);
     expect(stdout.split("\n").filter((line) => line.length > 80)).toEqual([]);
   }
-  const { code, stderr } = await run([bun, "bench/fanout.ts", "--fast"]);
-  expect([code, stderr]).toEqual([2, "fanout.ts: Unknown option '--fast' (see --help)\n"]);
 });

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { flag, parseCommandLine, text, texts, usage, whole } from "../parts/shared/command-line.ts";
+import { flag, parseCommandLine, text, texts, whole } from "../parts/shared/command-line.ts";
 
 const script = {
   head: "usage: bun script.ts [options] [FILE]\n",
@@ -62,22 +62,4 @@ test("other words are kept in order where a script takes them, and refused where
   expect([values.makeKey, words]).toEqual([true, ["one", "two"]]);
   const { words: _, ...strict } = script;
   expect(() => parseCommandLine(strict, ["word"])).toThrow("Unexpected argument 'word'");
-});
-
-test("the table prints the usage text", () => {
-  expect(usage(script)).toBe(`\
-usage: bun script.ts [options] [FILE]
-  FILE                  what to read
-  --port N              TCP port; 0 takes a free one (2000)
-  --max-line N          bytes in a line (4096)
-  --seed N              repeats a run (none)
-  --host ADDRESS        address (for example ::)
-                        to listen on (127.0.0.1)
-  --key-file FILE       what --make-key printed
-  --add NAME            adds one; repeatable
-  --make-key            make a key, and exit
-  -h, --help, --version print this, or the version
-
-That is all.
-`);
 });

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { afterAll, test } from "bun:test";
+import { afterAll, afterEach, test } from "bun:test";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -140,38 +140,59 @@ export interface Server extends AsyncDisposable {
   errors: Lines;
   /** The process IDs of its workers, spares included. */
   workers(): number[];
+  /** Waits until it has so many workers, spares included. */
+  hasWorkers(count: number): Promise<void>;
   /** The process ID of the worker that serves `name`. */
   worker(name: string): Promise<number>;
   /** Ends it with SIGTERM and gives its exit code. */
   stop(): Promise<number>;
 }
 
-/**
- * Starts `server.ts` on a free port; disposing of it checks that no worker outlives it, and that none
- * had an error that nobody foresaw. `before` is a command that starts it, such as `nohup`.
- */
-export async function startServer(
-  args: string[] = [],
-  { script = "server.ts", before = [], env = {}, ...options }: StartOptions = {},
-): Promise<Server> {
-  return watchServer(
-    Bun.spawn([...before, process.execPath, resolve(root, script), "--port", "0", ...args], {
-      ...options,
-      env: { ...process.env, ...env },
-      stdio: ["pipe", "pipe", "pipe"],
-    }),
-  );
-}
-
+/** How to start a server. */
 export interface StartOptions {
   script?: string;
+  /** A command that starts it, such as `nohup`. */
   before?: string[];
   env?: Record<string, string>;
   cwd?: string;
   detached?: boolean;
 }
 
-/** Waits until a server that was just started listens. */
+/** Starts `server.ts` on a free port; it waits for a quarter of the time that it should. */
+export async function startServer(
+  args: string[] = [],
+  { script = "server.ts", before = [], env = {}, ...options }: StartOptions = {},
+): Promise<Server> {
+  return watchServer(
+    Bun.spawn([...before, process.execPath, resolve(root, script), "--port", "0", ...args], {
+      cwd: root,
+      ...options,
+      env: { ...process.env, PIPECHAT_HASTE: "4", ...env },
+      stdio: ["pipe", "pipe", "pipe"],
+    }),
+  );
+}
+
+/** Starts a server for all tests of a file, each of which leaves it empty. To be called while the file is loaded. */
+export async function sharedServer(...args: string[]): Promise<Server> {
+  const server = await startServer(args);
+  share(server);
+  return server;
+}
+
+/** Ends a server after all tests of a file; after each, waits until only its spares are left. */
+export function share(server: Server, spares = 1): void {
+  afterEach(async () => {
+    await server.hasWorkers(spares);
+    server.log.all.length = 0;
+  });
+  afterAll(() => server[Symbol.asyncDispose]());
+}
+
+/**
+ * Waits until a server that was just started listens. Disposing of it checks that no worker outlives it, and
+ * that none had an error that nobody foresaw.
+ */
 export async function watchServer(server: Bun.Subprocess<"pipe", "pipe", "pipe">): Promise<Server> {
   const [log, errors] = [follow(server.stdout, withoutTime), follow(server.stderr)];
   const started = await log.line(/^listening on /).catch((error) => {
@@ -185,6 +206,10 @@ export async function watchServer(server: Bun.Subprocess<"pipe", "pipe", "pipe">
     log,
     errors,
     workers: () => children(pid),
+    hasWorkers(count) {
+      const workers = () => children(pid);
+      return until(() => workers().length === count, `${count} workers`, workers);
+    },
     async worker(name) {
       const serves = new RegExp(
         `^worker (\\d+) \\(\\S+\\): (${name} joined|worker \\d+ of ${name} .* took over$)`,
@@ -199,11 +224,7 @@ export async function watchServer(server: Bun.Subprocess<"pipe", "pipe", "pipe">
     async [Symbol.asyncDispose](this: Server) {
       const workers = server.exitCode === null && server.signalCode === null ? children(pid) : [];
       if (server.exitCode === null && server.signalCode === null) await this.stop();
-      await until(
-        () => !workers.some(isAlive),
-        "the workers' end",
-        () => workers.filter(isAlive),
-      );
+      await ended(workers);
       const unforeseen = [
         ...errors.all,
         ...log.all.filter((line) => /^worker stderr: /.test(line)),
@@ -329,6 +350,12 @@ export function isAlive(pid: number): boolean {
   return !/^Z?$/.test(state(pid));
 }
 
+/** Waits until none of these processes is alive. */
+export function ended(pids: number[]): Promise<void> {
+  const living = () => pids.filter(isAlive);
+  return until(() => living().length === 0, "the processes' end", living);
+}
+
 /** How many descriptors a process has open: by /proc where there is one, else by lsof. */
 export function descriptors(pid: number): number {
   if (hasProc) return readdirSync(`/proc/${pid}/fd`).length;
@@ -350,10 +377,13 @@ export function testWith(
   return () => {};
 }
 
-/** `count` numbered lines of 200 bytes, the first with the number `from`. */
-export function numbered(count: number, from = 0): string {
+/** The size of numbered lines for floods, of which a test reads every one, bytes. */
+export const long = 2000;
+
+/** `count` numbered lines of `size` bytes, the first with the number `from`. */
+export function numbered(count: number, from = 0, size = 200): string {
   let text = "";
-  for (let n = from; n < from + count; n++) text += `${n} `.padEnd(199, "x") + "\n";
+  for (let n = from; n < from + count; n++) text += `${n} `.padEnd(size - 1, "x") + "\n";
   return text;
 }
 
@@ -386,16 +416,21 @@ export function randomFrom(seed: number): () => number {
 }
 
 /** Waits until all `clients` have every numbered line that `sender` said: once, whole, in order. */
-export async function allHave(clients: Client[], sender: string, count: number): Promise<void> {
+export async function allHave(
+  clients: Client[],
+  sender: string,
+  count: number,
+  size = 200,
+): Promise<void> {
   for (const client of clients) {
     const prefix = `${sender}: `;
     const said = () => client.lines.all.filter((line) => line.startsWith(prefix));
     await client.lines.until(() => {
       // Filtering all lines is slow: look only when enough of them may be there.
-      return client.received >= count * (200 + prefix.length) && said().length >= count;
+      return client.received >= count * (size + prefix.length) && said().length >= count;
     }, `${count} lines from ${sender}`);
     const lines = said();
-    const expected = numbered(count).split("\n");
+    const expected = numbered(count, 0, size).split("\n");
     const wrong = lines.findIndex((line, n) => line !== prefix + expected[n]);
     if (wrong >= 0 || lines.length !== count)
       throw new Error(`${lines.length} lines from ${sender}, line ${wrong} is ${lines[wrong]}`);
@@ -425,7 +460,10 @@ export class Client implements Disposable {
           client.lines.push(chunk);
         },
         drain: () => client.#flush(),
-        end: () => client.lines.end(),
+        end(socket) {
+          client.lines.end();
+          socket.end(); // or the server's worker waits for it
+        },
         close: () => client.lines.end(),
         error: () => {},
       },
@@ -450,6 +488,11 @@ export class Client implements Disposable {
 
   line(wanted: string | RegExp): Promise<string> {
     return this.lines.line(wanted);
+  }
+
+  /** Waits for a line to be the last; quicker than `line` where many come before it. */
+  ends(wanted: string): Promise<void> {
+    return this.lines.until(() => this.lines.all.at(-1) === wanted, `a last line ${wanted}`);
   }
 
   /** Waits for the server's end of the stream, or a reset. */

@@ -62,16 +62,6 @@ test("a request that is late comes before the lines that wait", async () => {
   expect(heard).toEqual(["one\n", 4, "two\n"]);
 });
 
-test("what needs no wait is dealt with in the call that brings it", () => {
-  const { inlet, push, heard } = inletOf();
-  void inlet.read((said) => void heard.push(textOf(said)));
-  expect(push("one\ntw")).toBeUndefined();
-  expect(heard).toEqual(["one\n"]);
-  inlet.ask(who(4));
-  expect(push("o\n")).toBeUndefined();
-  expect(heard).toEqual(["one\n", 4, "two\n"]);
-});
-
 test("a stream has to wait until all that came of it is dealt with, each time", async () => {
   const { push, heard, slowly } = inletOf();
   const next = slowly();
@@ -86,14 +76,6 @@ test("a stream has to wait until all that came of it is dealt with, each time", 
     }
     await Promise.all(waits);
   }
-});
-
-test("requests are counted until they are dealt with", async () => {
-  const { inlet, slowly } = inletOf();
-  const next = slowly();
-  expect([inlet.ask(who(0)), inlet.ask(who(0)), inlet.ask(who(9))]).toEqual([1, 2, 3]);
-  await next();
-  expect(inlet.ask(who(9))).toBe(3);
 });
 
 test("an error in dealing with something ends the reading, and what comes then is dropped", async () => {

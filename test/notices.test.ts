@@ -108,21 +108,10 @@ test("however many people a server claims, the client knows the last thousand", 
   ]);
 });
 
-test("a welcome after an absence says who is here now", () => {
-  const welcome = "* welcome ann (2 online: eve), /help lists the commands";
-  expect(reader("bob: hi", welcome)).toEqual({ own: "ann", names: "eve " });
-});
-
 test.each([
   ["ann", "ann, Ann: is Anna here? @ANN! ann", 4],
   ["a.n", "a.n axn a.n2 (a.n)", 2],
   ["Łu", "łu łukasz", 1],
 ])("of %j, %j has %d mentions", (own, text, count) => {
   expect(text.match(new People(own).mention)?.length).toBe(count);
-});
-
-test("Tab at the beginning of a line offers commands, and addresses people", () => {
-  const people = new People("ann");
-  people.learn("bob: hi");
-  expect(people.completions(true)).toEqual(["/nick ", "/who", "/help", "/quit", "bob: "]);
 });

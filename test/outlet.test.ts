@@ -26,12 +26,6 @@ function outletTo(to: ReturnType<typeof sink>, blocks: string[] = [], keep = 0) 
   return Object.assign(outlet, { pour });
 }
 
-test("a block goes out at once if nothing waits", () => {
-  const to = sink();
-  expect(outletTo(to, ["one\n", "two\n"]).lag).toBe(0);
-  expect(to.text).toBe("one\ntwo\n");
-});
-
 test("what is not taken waits, is counted, and goes out in order as there is room", () => {
   const to = sink(3);
   const outlet = outletTo(to, ["one\n", "two\n"], 1);
@@ -57,25 +51,6 @@ test("what was written already counts as written, and the rest of it goes out", 
   expect(outlet.rewind(2)).toBe(true);
   outlet.pour(next);
   expect(next.text).toBe("e\ntwo\n");
-});
-
-test("many small blocks that wait go out in one write, large ones in several", () => {
-  const [small, large] = [sink(0), sink(0)];
-  const lines = Array.from({ length: 1000 }, (_, n) => `line ${n}\n`);
-  const blocks = ["a", "b", "c", "d", "e", "f"].map((letter) => letter.repeat(100_000));
-  for (const [to, parts] of [
-    [small, lines],
-    [large, blocks],
-  ] as const) {
-    const outlet = outletTo(to, [...parts]);
-    [to.room, to.writes] = [50_000, 0];
-    outlet.flush();
-    to.room = Infinity;
-    outlet.flush();
-    expect(to.text === parts.join("")).toBe(true);
-  }
-  expect(small.writes).toBe(1);
-  expect(large.writes).toBeGreaterThan(2);
 });
 
 test("what a dead process has not passed on goes out again, before what waits", () => {

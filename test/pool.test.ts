@@ -63,14 +63,6 @@ test("there are as many spares as wanted; one that was taken is replaced, but no
   expect(started.length).toBe(4);
 });
 
-test("a connection gets the spare that has been ready for longest", async () => {
-  const { pool, started, take, fates } = poolOf(2);
-  pool.refill();
-  for (const n of [1, 0]) await started[n]!.become(ready);
-  await take(2);
-  expect(fates).toEqual([1, 0]);
-});
-
 test("a spare that has died is replaced, but not at once, and nobody gets it", async () => {
   const { pool, started, take, fates } = poolOf(2);
   pool.refill();
@@ -87,19 +79,6 @@ test("a spare that has died is replaced, but not at once, and nobody gets it", a
   expect(fates).toEqual([1, 3]);
 });
 
-test("a process that was taken costs no spare when it dies, and can be given back", async () => {
-  const { pool, started, take, fates } = poolOf(2);
-  pool.refill();
-  for (const n of [0, 1]) await started[n]!.become(ready);
-  await take();
-  await started[0]!.become(dead);
-  await take();
-  pool.put(started[1]!);
-  await settle();
-  await take();
-  expect(fates).toEqual([0, 1, 1]);
-});
-
 test("connections are served in the order in which they came, by whatever is ready first", async () => {
   const { pool, started, take, fates } = poolOf(1);
   pool.refill();
@@ -109,17 +88,6 @@ test("connections are served in the order in which they came, by whatever is rea
   expect(fates).toEqual([2, "waits", "waits"]);
   for (const n of [0, 1]) await started[n]!.become(ready);
   expect(fates).toEqual([2, 0, 1]);
-});
-
-test("no spare is started while a connection waits, but when it is served", async () => {
-  const { pool, started, take } = poolOf(2);
-  await take();
-  pool.refill();
-  later();
-  expect(started.length).toBe(1);
-  await started[0]!.become(ready);
-  later();
-  expect(started.length).toBe(3);
 });
 
 test("only so many processes start at the same time, for spares or for connections", async () => {

@@ -7,6 +7,9 @@ for (const script of ["server.ts", "client.ts"]) {
   test(`the README has the options that ${script} has`, async () => {
     const readme = await Bun.file(join(root, "README.md")).text();
     const { stdout } = await run([process.execPath, script, "-h"]);
+    const lines = stdout.split("\n");
+    expect(lines.length).toBeLessThanOrEqual(24); // a screen
+    expect(lines.filter((line) => line.length > 100)).toEqual([]);
     expect(readme).toContain(`$ bun ${script} --help\n${stdout.trimEnd()}\n`);
   });
 }

@@ -177,7 +177,8 @@ export const hasty = { PIPECHAT_HASTE: "4" };
 
 /** Starts a server that is linked to the others of a Redis. */
 export function startLinked(redis: { url: string }, env = {}, ...args: string[]): Promise<Server> {
-  return startServer(["--redis", redis.url, "--rate", "0", ...args], { env });
+  const options = { env: { PIPECHAT_HASTE: "", ...env } };
+  return startServer(["--redis", redis.url, "--rate", "0", ...args], options);
 }
 
 /** Two servers that share a room, with `ann` on the first and `bob` on the second. */

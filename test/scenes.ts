@@ -11,6 +11,7 @@ import {
   Client,
   descriptors,
   isAlive,
+  long,
   numbered,
   root,
   type Server,
@@ -19,43 +20,37 @@ import {
   until,
 } from "./helpers.ts";
 
-/** What is said after a fault, in lines of 200 bytes: more than one block. */
-export const after = 2000;
+/** What is said after a fault, in long lines: more than one block. */
+export const after = 200;
 
-/** More than the kernel holds between two people, in lines of 200 bytes: 4 MB. */
-export const flood = 20_000;
+/** More than the kernel holds between two people, in long lines: 6 MB. */
+export const flood = 3000;
 
-export interface Room extends AsyncDisposable {
-  server: Server;
+/** Two people who chat on a server while something goes wrong with others. */
+export interface Room extends Disposable {
   ann: Client;
   bob: Client;
-  /** Says numbered lines as ann, and checks that bob has all of them since the beginning. */
+  /** Says numbered long lines as ann, and checks that bob has all of them since the beginning. */
   talk(lines: number): Promise<void>;
   /** Waits until the server is as it was with ann and bob alone: no process or descriptor more. */
   settled(): Promise<void>;
 }
 
-/** A server on which ann and bob chat while something goes wrong with others. */
-export async function openRoom(args: string[] = []): Promise<Room> {
-  const server = await startServer(["--rate", "0", ...args]);
+/** Lets ann and bob join a server on which nobody else is, and waits for its spares. */
+export async function openRoom(server: Server, spares = 1): Promise<Room> {
   const ann = await Client.connect(server, "ann");
   const bob = await Client.connect(server, "bob");
-  const spares = args.includes("--spares") ? Number(args[args.indexOf("--spares") + 1]) : 1;
-  await until(
-    () => server.workers().length === 2 + spares,
-    "the spare",
-    () => server.workers(),
-  );
+  await server.hasWorkers(2 + spares);
+  await until(() => server.log.all.some((line) => /bob joined/.test(line)), "the log");
   const before = descriptors(server.pid);
   let said = 0;
   return {
-    server,
     ann,
     bob,
     async talk(lines) {
-      ann.send(numbered(lines, said));
+      ann.send(numbered(lines, said, long));
       said += lines;
-      await allHave([bob], "ann", said);
+      await allHave([bob], "ann", said, long);
     },
     async settled() {
       const now = () => [server.workers().map(state), descriptors(server.pid)];
@@ -66,21 +61,20 @@ export async function openRoom(args: string[] = []): Promise<Room> {
       };
       await until(calm, `${2 + spares} living workers and ${before} descriptors`, now);
     },
-    async [Symbol.asyncDispose]() {
+    [Symbol.dispose]() {
       ann[Symbol.dispose]();
       bob[Symbol.dispose]();
-      await server[Symbol.asyncDispose]();
     },
   };
 }
 
 export const isPlain = process.env["PIPECHAT_PLAIN"] !== undefined; // without system calls, more may be lost
 
-/** A copy of the server whose `worker.ts` a test can replace while it runs. */
+/** A copy of the server whose `worker.ts` a test can replace while it runs; it has no spares. */
 export async function startWithWorker(
   source: string,
   ...args: string[]
-): Promise<{ server: Server; setWorker(source: string): void }> {
+): Promise<Server & { setWorker(source: string): void }> {
   const folder = mkdtempSync(join(tmpdir(), "pipechat-"));
   for (const file of ["server.ts", "package.json", "parts"])
     cpSync(join(root, file), join(folder, file), { recursive: true });
@@ -89,11 +83,11 @@ export async function startWithWorker(
   const options = { script: join(folder, "server.ts") };
   const server = await startServer(["--spares", "0", "--rate", "0", ...args], options);
   const end = server[Symbol.asyncDispose].bind(server);
-  server[Symbol.asyncDispose] = async () => {
+  const disposeAll = async () => {
     await end();
     rmSync(folder, { recursive: true });
   };
-  return { server, setWorker };
+  return Object.assign(server, { setWorker, [Symbol.asyncDispose]: disposeAll });
 }
 
 export const goodWorker = readFileSync(join(root, "worker.ts"), "utf8");

@@ -113,11 +113,12 @@ export function squeeze(text: string): string {
 /** A program in a terminal of its own, with its screen and all that it sent. */
 export class Session implements Disposable {
   readonly process: Bun.Subprocess;
-  readonly screen: Screen;
   raw = "";
+  readonly #screen: Screen;
+  #unshown = ""; // has come, and is drawn when somebody looks: that takes long
 
   constructor(cmd: string[], columns = 80, env: Record<string, string> = {}) {
-    this.screen = new Screen(columns, 24);
+    this.#screen = new Screen(columns, 24);
     const decoder = new TextDecoder();
     this.process = Bun.spawn(cmd, {
       cwd: root,
@@ -128,29 +129,38 @@ export class Session implements Disposable {
         data: (_, chunk) => {
           const text = decoder.decode(chunk, { stream: true });
           this.raw += text;
-          this.screen.write(text);
+          this.#unshown += text;
         },
       },
     });
+  }
+
+  get screen(): Screen {
+    this.#screen.write(this.#unshown);
+    this.#unshown = "";
+    return this.#screen;
   }
 
   type(text: string): void {
     this.process.terminal!.write(text);
   }
 
+  /** Waits until `check` holds; fails with what is on the screen. */
+  async until(check: () => boolean, what: string): Promise<void> {
+    await until(check, what, () => this.screen.text);
+  }
+
   /** Waits until the screen shows something. */
   async shows(wanted: string | RegExp): Promise<void> {
-    const found = () =>
-      typeof wanted === "string"
-        ? this.screen.text.includes(wanted)
-        : wanted.test(this.screen.text);
-    await until(found, `${wanted} on the screen`, () => this.screen.text);
+    const isThere = (text: string) =>
+      typeof wanted === "string" ? text.includes(wanted) : wanted.test(text);
+    await this.until(() => isThere(this.screen.text), `${wanted} on the screen`);
   }
 
   /** Waits until the screen ends with a text, wherever its lines are broken. */
   async ends(text: string): Promise<void> {
     const found = () => squeeze(this.screen.text).endsWith(squeeze(text));
-    await until(found, `${text} at the end of the screen`, () => this.screen.text);
+    await this.until(found, `${text} at the end of the screen`);
   }
 
   resize(columns: number): void {

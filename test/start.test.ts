@@ -1,23 +1,15 @@
 /** The start: what cannot work is refused then, in one line that says what to do. */
 import { expect, setDefaultTimeout, test } from "bun:test";
-import { mkdtempSync, readFileSync, writeFileSync } from "node:fs";
+import { cpSync, readFileSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import {
-  certificate,
-  Client,
-  patience,
-  root,
-  run,
-  startServer,
-  testWith,
-  until,
-  watchServer,
-} from "./helpers.ts";
+import { certificate, Client, patience, root, run, startServer } from "./helpers.ts";
+import { temporaryFolder, testWith } from "./helpers.ts";
 
 setDefaultTimeout(2 * patience);
 
 const bun = process.execPath;
+const folder = temporaryFolder();
 
 test("bun --hot is refused: it cannot replace a running server", async () => {
   const { code, stdout, stderr } = await run([bun, "--hot", "server.ts", "--port", "0"]);
@@ -37,56 +29,57 @@ test.each([[[]], [["plain"]]])(
 );
 
 test("a line that could not wait for anybody is refused: --max-line above --max-lag", async () => {
-  const start = (line: number, lag: number) =>
-    run([bun, "server.ts", "--port", "0", "--max-line", `${line}`, "--max-lag", `${lag}`]);
-  for (const [line, lag] of [
-    [20_000_000, 4_194_304],
-    [4096, 4096],
-    [4096, 100],
-  ] as const) {
-    const { code, stdout, stderr } = await start(line, lag);
-    expect([code, stdout]).toEqual([2, ""]);
-    expect(stderr).toMatch(/^server\.ts: --max-lag has to be larger than --max-line[^\n]*\n$/);
-  }
-  await using _server = await startServer(["--max-line", "4096", "--max-lag", "5000"]);
+  const limits = ["--max-line", "4096", "--max-lag", "4096"];
+  const { code, stdout, stderr } = await run([bun, "server.ts", ...limits]);
+  expect([code, stdout]).toEqual([2, ""]);
+  expect(stderr).toMatch(/^server\.ts: --max-lag has to be larger than --max-line[^\n]*\n$/);
 });
 
-for (const [files, spares] of [
-  [20, 0],
-  [30, 1],
-  [300, 100],
-] as const) {
-  test(`${files} open files are too few for ${spares} spares and a client: said at the start`, async () => {
-    const { code, stdout, stderr } = await run([
-      "sh",
-      "-c",
-      `ulimit -n ${files}; exec "$0" server.ts --port 0 --spares ${spares}`,
-      bun,
-    ]);
-    expect([code, stdout]).toEqual([1, ""]);
-    const [, enough] = /^server\.ts: [^\n]*: ulimit -n (\d+)\n$/.exec(stderr) ?? [];
-    expect(Number(enough)).toBeGreaterThan(files);
+test("a mistake in an option, or a port that is taken, is one clear line", async () => {
+  expect(await run([bun, "server.ts", "--rate", "fast"])).toEqual({
+    code: 2,
+    stdout: "",
+    stderr:
+      "server.ts: --rate takes a whole number from 0 to 1073741824, not 'fast' (see --help)\n",
   });
-}
+  await using server = await startServer();
+  expect(await run([bun, "server.ts", "--port", String(server.port)])).toEqual({
+    code: 1,
+    stdout: "",
+    stderr: `server.ts: port ${server.port} is taken: stop what uses it, or choose another with --port\n`,
+  });
+});
+
+test("the server needs no shell, and works from any folder", async () => {
+  await using server = await startServer([], { cwd: tmpdir(), env: { PATH: "/nowhere" } });
+  using _ann = await Client.connect(server, "ann");
+});
+
+test("a server without its worker.ts says so at once", async () => {
+  for (const part of ["server.ts", "package.json", "parts"])
+    cpSync(join(root, part), join(folder, part), { recursive: true });
+  const { code, stdout, stderr } = await run([bun, join(folder, "server.ts"), "--port", "0"]);
+  expect([code, stdout]).toEqual([1, ""]);
+  expect(stderr).toMatch(
+    /^server\.ts: there is no \S+worker\.ts: run it with bun, from its folder\n$/,
+  );
+});
 
 test("with just as many open files as it asks for, the server has its spares and a client", async () => {
   const tooFew = await run(["sh", "-c", `ulimit -n 20; exec "$0" server.ts --spares 3`, bun]);
   const enough = /ulimit -n (\d+)/.exec(tooFew.stderr)![1]!;
-  const child = Bun.spawn(
-    ["sh", "-c", `ulimit -n ${enough}; exec "$0" server.ts --port 0 --spares 3`, bun],
-    { cwd: root, stdio: ["pipe", "pipe", "pipe"] },
-  );
-  await using server = await watchServer(child);
+  expect(Number(enough)).toBeGreaterThan(20);
+  const before = ["sh", "-c", `ulimit -n ${enough}; exec "$@"`, "sh"];
+  await using server = await startServer(["--spares", "3"], { before });
   await server.log.line(/only 1 clients at once/);
   using _ann = await Client.connect(server, "ann");
-  await until(() => server.workers().length === 4, "three spares", server.workers);
+  await server.hasWorkers(4);
   using bob = await Client.connect(server);
   await bob.line("* server is full");
 });
 
 // --- Certificates --------------------------------------------------------------------------------
 
-const folder = mkdtempSync(join(tmpdir(), "pipechat-start-"));
 const pem = (name: string) => readFileSync(certificate(name), "utf8");
 let made = 0;
 
@@ -117,12 +110,10 @@ testWith("openssl", "what can be wrong with a certificate")(
     for (const [files, reason] of [
       [[cert, openssl("pkey", "-in", key, "-aes128", "-passout", "pass:x")], /is encrypted: /],
       [[openssl("x509", "-in", cert, "-outform", "DER"), key], /is DER, not PEM: /],
-      [[cert, openssl("pkey", "-in", key, "-outform", "DER")], /is DER, not PEM: /],
       [[file(pem("ca.pem") + pem("localhost.pem")), key], /the server's own goes first$/],
       [[cert, certificate("elsewhere.key")], /are no certificate and its key: it does not fit$/],
       [pss(), /RSA-PSS/],
       [[key, cert], /localhost\.key has no certificate in PEM$/],
-      [[cert, file("")], /has no private key in PEM$/],
       [[file(pem("localhost.pem").slice(0, 400)), key], / do not work: |no certificate/],
       [[file(pem("localhost.pem") + pem("ca.pem").repeat(400)), key], /is too large for a client/],
     ] as const) {

@@ -1,10 +1,7 @@
 /** Whose an address is, and who speaks another protocol. */
-import { expect, setDefaultTimeout, test } from "bun:test";
+import { expect, test } from "bun:test";
 import { networkOf } from "../parts/server/places.ts";
 import { isForeign } from "../parts/worker/strangers.ts";
-import { Client, patience, startServer } from "./helpers.ts";
-
-setDefaultTimeout(2 * patience);
 
 test.each([
   ["127.0.0.1", "127.0.0.1"],
@@ -37,19 +34,3 @@ test.each(["ann", "SSH", "HELO", "Get Smart", "$", "*ann*", "ann/bob", "ÉLOÏSE
   "%j may be a name",
   (line) => expect(isForeign(line)).toBe(false),
 );
-
-test("a stranger's protocol joins nobody, and whoever sends an empty line is asked again", async () => {
-  await using server = await startServer();
-  using ann = await Client.connect(server, "ann");
-  using ssh = await Client.connect(server);
-  ssh.send("SSH-2.0-OpenSSH_9.2p1\r\n");
-  await ssh.line("* this is a chat server");
-  await ssh.ended();
-  await server.log.line("127.0.0.1 was refused: this is a chat server");
-  using bob = await Client.connect(server);
-  bob.send("\r\n");
-  await bob.line("* your name?");
-  bob.send("bob\n");
-  await ann.line("* bob joined (2 online)");
-  expect(ann.heard).toEqual(["* bob joined (2 online)"]);
-});

@@ -5,10 +5,12 @@ import { createConnection } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Telnet } from "../parts/worker/telnet.ts";
-import { Client, patience, type Server, startServer, within } from "./helpers.ts";
+import { Client, patience, type Server, sharedServer, startServer, within } from "./helpers.ts";
 import { openRoom } from "./scenes.ts";
 
 setDefaultTimeout(2 * patience);
+
+const server = await sharedServer();
 
 const [IAC, DONT, DO, WILL, SB, IP, SE, TM] = [255, 254, 253, 251, 250, 244, 240, 6];
 const ctrlC = [IAC, IP, IAC, DO, TM]; // what telnet(1) sends then
@@ -47,7 +49,7 @@ test("a chunk without CR and IAC is not copied", () => {
 });
 
 test("a line that ends with CR is heard at once, and LF or NUL behind it is no line", async () => {
-  await using room = await openRoom();
+  using room = await openRoom(server);
   const { ann, bob } = room;
   const parts = ["one\r", "\ntwo\r", "\0three\r", "four\r", "five\r\0", "six\r\n", "\rseven\n"];
   const words = ["one", "two", "three", "four", "five", "six", "seven"];
@@ -102,8 +104,8 @@ function openTelnet(server: Server) {
 }
 
 test("Ctrl-C in telnet is answered, anywhere and without the end of a line", async () => {
-  await using room = await openRoom();
-  using eve = openTelnet(room.server);
+  using room = await openRoom(server);
+  using eve = openTelnet(server);
   eve.send(ctrlC);
   await eve.hears(answer);
   eve.send([IAC, DO, 3, IAC, WILL, 24], "eve\r\n");
@@ -119,8 +121,8 @@ test("Ctrl-C in telnet is answered, anywhere and without the end of a line", asy
 });
 
 test("a command of telnet may come in pieces", async () => {
-  await using room = await openRoom();
-  using eve = openTelnet(room.server);
+  using room = await openRoom(server);
+  using eve = openTelnet(server);
   eve.send("eve\n");
   await eve.hears("* welcome eve ");
   eve.send("be");

@@ -3,23 +3,9 @@ import { expect, setDefaultTimeout, test } from "bun:test";
 import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { connect as connectTLS } from "node:tls";
-import {
-  allHave,
-  certificate,
-  Client,
-  disconnect,
-  isAlive,
-  numbered,
-  patience,
-  root,
-  run,
-  startServer,
-  temporaryFolder,
-  testWith,
-  until,
-  watchServer,
-  within,
-} from "./helpers.ts";
+import { allHave, certificate, Client, disconnect, ended, long, numbered } from "./helpers.ts";
+import { patience, root, run, sharedServer, startServer, temporaryFolder } from "./helpers.ts";
+import { testWith, until, within } from "./helpers.ts";
 import { Session } from "./screen.ts";
 
 setDefaultTimeout(2 * patience);
@@ -35,25 +21,22 @@ function use(name: string): void {
   copyFileSync(certificate(`${name}.key`), key);
 }
 
-function startTLS(args: string[] = []) {
-  use("localhost");
-  return startServer(["--tls-cert", cert, "--tls-key", key, "--rate", "0", ...args]);
+const withTLS = ["--tls-cert", cert, "--tls-key", key, "--rate", "0"];
+use("localhost");
+const server = await sharedServer(...withTLS);
+
+function enter(name?: string, to = server): Promise<Client> {
+  return Client.connect(to, name, readFileSync(ca, "utf8"));
 }
 
-function enter(port: number, name: string): Promise<Client> {
-  return Client.connect({ port }, name, readFileSync(ca, "utf8"));
-}
+const client = [bun, "client.ts", `localhost:${server.port}`];
 
 test("two people chat over TLS, as they do without", async () => {
-  await using server = await startTLS();
-  using ann = await enter(server.port, "ann");
-  using bob = await enter(server.port, "bob");
+  using ann = await enter("ann");
+  using bob = await enter("bob");
   ann.send("hello\n");
   await bob.line("ann: hello");
-  const bot = await run(
-    [bun, "client.ts", `localhost:${server.port}`, "bot", "--tls", "--ca", ca],
-    { stdin: "hi\n/who\n" },
-  );
+  const bot = await run([...client, "bot", "--tls", "--ca", ca], { stdin: "hi\n/who\n" });
   await ann.line("bot: hi");
   expect([bot.code, bot.stderr]).toEqual([0, ""]);
   expect(bot.stdout).toContain("* 3 online:\n");
@@ -63,21 +46,11 @@ test("two people chat over TLS, as they do without", async () => {
 testWith("openssl", "TLS with openssl s_client")(
   "openssl s_client chats, and may not renegotiate",
   async () => {
-    await using server = await startTLS();
-    using ann = await enter(server.port, "ann");
-    const foreign = Bun.spawn(
-      [
-        "openssl",
-        "s_client",
-        "-connect",
-        `localhost:${server.port}`,
-        "-CAfile",
-        ca,
-        "-verify_return_error",
-        "-tls1_2",
-      ],
-      { stdin: "pipe", stdout: "pipe", stderr: "pipe" },
-    );
+    using ann = await enter("ann");
+    const command = `openssl s_client -connect localhost:${server.port} -CAfile ${ca} -tls1_2`;
+    const foreign = Bun.spawn([...command.split(" "), "-verify_return_error"], {
+      stdio: ["pipe", "pipe", "pipe"],
+    });
     foreign.stdin.write("foreign\n");
     await ann.line(/^\* foreign joined/);
     foreign.stdin.write("hello\n");
@@ -90,7 +63,6 @@ testWith("openssl", "TLS with openssl s_client")(
 );
 
 test("nothing older than TLS 1.2 is spoken", async () => {
-  await using server = await startTLS();
   const old = connectTLS({
     host: "localhost",
     port: server.port,
@@ -106,37 +78,26 @@ test("nothing older than TLS 1.2 is spoken", async () => {
   old.destroy();
 });
 
-for (const [what, name, args, reason] of [
-  ["a wrong host name", "elsewhere", ["--ca", ca], /altnames|host/i],
-  ["an expired certificate", "expired", ["--ca", ca], /expired/],
-  [
-    "an unknown authority",
-    "localhost",
-    [],
-    /authority that is not trusted here; name one with --ca FILE/,
-  ],
-] as const) {
-  test(`${what} is one clear line and exit code 1`, async () => {
+test("a certificate that is not valid is one clear line and exit code 1", async () => {
+  for (const [name, args, reason] of [
+    ["elsewhere", ["--ca", ca], /altnames|host/i],
+    ["expired", ["--ca", ca], /expired/],
+    ["localhost", [], /authority that is not trusted here; name one with --ca FILE/],
+  ] as const) {
     use(name);
-    await using server = await startServer(["--tls-cert", cert, "--tls-key", key]);
-    const { code, stdout, stderr } = await run([
-      bun,
-      "client.ts",
-      `localhost:${server.port}`,
-      "ann",
-      "--tls",
-      ...args,
-    ]);
+    process.kill(server.pid, "SIGHUP");
+    await server.log.line("certificate and password read again");
+    server.log.all.length = 0;
+    const { code, stdout, stderr } = await run([...client, "ann", "--tls", ...args]);
     expect([code, stdout]).toEqual([1, ""]);
     expect(stderr).toMatch(reason);
     expect(stderr).toMatch(/^client\.ts: localhost:\d+: [^\n]*\n$/);
-  });
-}
+  }
+});
 
 test("plain text to a TLS port, and TLS to a plain port: one line, and others do not notice", async () => {
-  await using server = await startTLS();
-  using ann = await enter(server.port, "ann");
-  const plain = await run([bun, "client.ts", `localhost:${server.port}`, "bob"], { stdin: "hi\n" });
+  using ann = await enter("ann");
+  const plain = await run([...client, "bob"], { stdin: "hi\n" });
   expect([plain.code, plain.stdout]).toEqual([1, ""]);
   expect(plain.stderr).toMatch(/^client\.ts: [^\n]*: this server uses TLS, add --tls\n$/);
   await server.log.line("127.0.0.1 was refused: this server uses TLS, add --tls");
@@ -154,40 +115,34 @@ test("plain text to a TLS port, and TLS to a plain port: one line, and others do
 });
 
 test("a handshake that does not come is let go after --join-timeout, and its place is free", async () => {
-  await using server = await startTLS(["--join-timeout", "1", "--max-clients", "2"]);
+  await using server = await startServer([...withTLS, "--join-timeout=2", "--max-clients=2"]);
   using silent = await Client.connect(server);
   using half = await Client.connect(server);
   half.send(Buffer.from("160301", "hex")); // the beginning of one
   using third = await Client.connect(server);
   await third.ended();
   await Promise.all([silent.ended(), half.ended()]);
-  await until(
-    () => server.workers().length === 1,
-    "free places",
-    () => server.workers(),
-  );
-  using _ann = await enter(server.port, "ann");
+  await server.hasWorkers(1);
+  using _ann = await enter("ann", server);
 });
 
-test("over TLS, 10,000 lines and a close all arrive, and a slow reader loses nothing", async () => {
-  await using server = await startTLS();
-  using bob = await enter(server.port, "bob");
+test("over TLS, 6 MB and a close all arrive, and a slow reader loses nothing", async () => {
+  using bob = await enter("bob");
   bob.pause();
-  using eve = await enter(server.port, "eve");
-  using ann = await enter(server.port, "ann");
-  ann.send(numbered(10_000));
+  using eve = await enter("eve");
+  using ann = await enter("ann");
+  ann.send(numbered(3000, 0, long));
   await ann.end();
-  await allHave([eve], "ann", 10_000);
+  await allHave([eve], "ann", 3000, long);
   bob.resume();
-  await allHave([bob], "ann", 10_000);
+  await allHave([bob], "ann", 3000, long);
   await bob.line("* ann left");
 });
 
 test("a killed TLS worker takes one client with it", async () => {
-  await using server = await startTLS();
-  using ann = await enter(server.port, "ann");
-  using bob = await enter(server.port, "bob");
-  using eve = await enter(server.port, "eve");
+  using ann = await enter("ann");
+  using bob = await enter("bob");
+  using eve = await enter("eve");
   ann.send(numbered(5_000));
   await bob.line(/^ann: 99 /);
   const pid = await server.worker("eve");
@@ -195,12 +150,11 @@ test("a killed TLS worker takes one client with it", async () => {
   await bob.line(`* eve left (worker ${pid} killed by SIGKILL)`);
   await eve.ended();
   await allHave([bob], "ann", 5_000);
-  await until(() => !isAlive(pid), "its end");
+  await ended([pid]);
 });
 
 test("SIGHUP brings the new certificate to new connections, and a bad one changes nothing", async () => {
-  await using server = await startTLS();
-  using ann = await enter(server.port, "ann");
+  using ann = await enter("ann");
   const subject = async () => {
     const socket = connectTLS({ host: "localhost", port: server.port, rejectUnauthorized: false });
     await within(new Promise((resolve) => socket.on("secureConnect", resolve)), "a handshake");
@@ -215,11 +169,11 @@ test("SIGHUP brings the new certificate to new connections, and a bad one change
   expect(await subject()).toBe("localhost");
   use("elsewhere");
   process.kill(server.pid, "SIGHUP");
-  await until(
-    () => server.log.all.some((line) => line === "certificate and password read again"),
-    "the log",
-  );
+  await server.log.line("certificate and password read again");
   expect(await subject()).toBe("elsewhere.example");
+  use("localhost");
+  process.kill(server.pid, "SIGHUP");
+  await server.log.count("certificate and password read again", 2);
   ann.send("/who\n");
   await ann.line("* 1 online:");
 });
@@ -244,17 +198,20 @@ test("--hash-password makes an argon2id hash, and shows no password in a termina
   expect(session.raw).not.toContain("hidden");
 });
 
-test("who says nothing is asked for the name, over TLS and with a password, too", async () => {
-  await using server = await startTLS(["--password-file", hash]);
-  using ann = await Client.connect(server, undefined, readFileSync(ca, "utf8"));
-  await ann.line("* your name?");
-  ann.send("ann\n");
-  await ann.line("* password:");
-  ann.send(`${password}\n`);
-  await ann.line(/^\* welcome ann /);
-});
+test.concurrent(
+  "who says nothing is asked for the name, over TLS and with a password, too",
+  async () => {
+    await using server = await startServer([...withTLS, "--password-file", hash]);
+    using ann = await enter(undefined, server);
+    await ann.line("* your name?");
+    ann.send("ann\n");
+    await ann.line("* password:");
+    ann.send(`${password}\n`);
+    await ann.line(/^\* welcome ann /);
+  },
+);
 
-test("without the password nobody is anybody: no name, no member, no word", async () => {
+test.concurrent("without the password nobody is anybody: no name, no member, no word", async () => {
   await using server = await startServer(["--password-file", hash]);
   using ann = await Client.connect(server);
   ann.send("ann\n");
@@ -284,52 +241,60 @@ test("without the password nobody is anybody: no name, no member, no word", asyn
   expect(server.log.all.join()).not.toContain("guess");
 });
 
-test("who does not answer the question for the password is let go", async () => {
-  await using server = await startServer(["--password-file", hash, "--join-timeout", "1"]);
+test.concurrent("who does not answer the question for the password is let go", async () => {
+  await using server = await startServer(["--password-file", hash, "--join-timeout", "4"]);
   using eve = await Client.connect(server);
   eve.send("eve\n");
   await eve.line("* password:");
-  await eve.line("* no name within 1 s, goodbye");
+  await eve.line("* no name within 4 s, goodbye");
   await eve.ended();
 });
 
-test("client.ts asks for the password without showing it, and remembers it for a reconnection", async () => {
-  await using server = await startServer(["--password-file", hash]);
-  using session = new Session([bun, "client.ts", `:${server.port}`, "ann"]);
-  await session.shows("* password:");
-  const before = session.raw.length;
-  session.type("wrong one ".repeat(20)); // which takes no rows, for it is not shown
-  await until(() => session.raw.length > before, "its redrawing");
-  session.type("\r");
-  await session.shows(/connecting.*\n.*\* password:\n.*\* wrong password, try again:/);
-  session.type(`\x1b[200~${password}\n\x1b[201~\r`); // pasted
-  await session.shows("* welcome ann");
-  session.type("\x1b[A"); // Up: it is not in the history
-  session.type("visible\r");
-  await session.shows("you: visible");
-  await disconnect(server, "ann");
-  await session.shows(/not connected[^]*welcome ann/);
-  expect(session.raw).not.toMatch(/correct|horse|wrong one/);
-});
+test.concurrent(
+  "client.ts asks for the password without showing it, and remembers it for a reconnection",
+  async () => {
+    await using server = await startServer(["--password-file", hash]);
+    using session = new Session([bun, "client.ts", `:${server.port}`, "ann"]);
+    await session.shows("* password:");
+    const before = session.raw.length;
+    session.type("wrong one ".repeat(20)); // which takes no rows, for it is not shown
+    await until(() => session.raw.length > before, "its redrawing");
+    session.type("\r");
+    await session.shows(/connecting.*\n.*\* password:\n.*\* wrong password, try again:/);
+    session.type(`\x1b[200~${password}\n\x1b[201~\r`); // pasted
+    await session.shows("* welcome ann");
+    session.type("\x1b[A"); // Up: it is not in the history
+    session.type("visible\r");
+    await session.shows("you: visible");
+    await disconnect(server, "ann");
+    await session.shows(/not connected[^]*welcome ann/);
+    expect(session.raw).not.toMatch(/correct|horse|wrong one/);
+  },
+);
 
-test("client.ts in a pipe takes the password from its environment, or says that it needs it", async () => {
-  await using server = await startServer(["--password-file", hash]);
-  const client = [bun, "client.ts", `:${server.port}`, "bot"];
-  const lacking = await run(client, { stdin: "hi\n" });
-  expect([lacking.code, lacking.stderr]).toEqual([
-    1,
-    "client.ts: the server wants a password: PIPECHAT_PASSWORD is not set\n",
-  ]);
-  const wrong = await run(["env", "PIPECHAT_PASSWORD=x", ...client], { stdin: "hi\n" });
-  expect([wrong.code, wrong.stderr]).toEqual([
-    1,
-    "client.ts: the server wants a password: PIPECHAT_PASSWORD is wrong\n",
-  ]);
-  const right = await run(["env", `PIPECHAT_PASSWORD=${password}`, ...client], { stdin: "/who\n" });
-  expect(right.code).toBe(0);
-  expect(right.stdout).toContain("* 1 online:\n");
-  expect(right.stdout + right.stderr).not.toContain(password);
-});
+test.concurrent(
+  "client.ts in a pipe takes the password from its environment, or says that it needs it",
+  async () => {
+    await using server = await startServer(["--password-file", hash]);
+    const client = [bun, "client.ts", `:${server.port}`, "bot"];
+    const lacking = await run(client, { stdin: "hi\n" });
+    expect([lacking.code, lacking.stderr]).toEqual([
+      1,
+      "client.ts: the server wants a password: PIPECHAT_PASSWORD is not set\n",
+    ]);
+    const wrong = await run(["env", "PIPECHAT_PASSWORD=x", ...client], { stdin: "hi\n" });
+    expect([wrong.code, wrong.stderr]).toEqual([
+      1,
+      "client.ts: the server wants a password: PIPECHAT_PASSWORD is wrong\n",
+    ]);
+    const right = await run(["env", `PIPECHAT_PASSWORD=${password}`, ...client], {
+      stdin: "/who\n",
+    });
+    expect(right.code).toBe(0);
+    expect(right.stdout).toContain("* 1 online:\n");
+    expect(right.stdout + right.stderr).not.toContain(password);
+  },
+);
 
 test("--max-per-address counts, and gives places back", async () => {
   await using server = await startServer(["--max-per-address", "2"]);
@@ -344,12 +309,11 @@ test("--max-per-address counts, and gives places back", async () => {
 
 test("what does not fit together is refused in one line", async () => {
   use("localhost");
-  const elsewhere = certificate("elsewhere.key");
   for (const [args, code, reason] of [
     [["--tls-cert", cert], 1, "--tls-cert and --tls-key go together"],
     [["--tls-cert", file("none.pem"), "--tls-key", key], 1, "no such file"],
-    [["--tls-cert", cert, "--tls-key", elsewhere], 1, "are no certificate and its key"],
     [["--password-file", cert], 1, "does not hold what --hash-password prints"],
+    [["--room", "attic"], 2, "--room goes with --redis (see --help)"],
     [
       ["--host", "0.0.0.0", "--password-file", hash],
       2,
@@ -364,24 +328,10 @@ test("what does not fit together is refused in one line", async () => {
 });
 
 test("opening to a network without TLS is one warning, and a password there takes a word more", async () => {
-  use("localhost");
   const start = (...args: string[]) =>
-    watchServer(
-      Bun.spawn([bun, "server.ts", "--port", "0", "--host", "0.0.0.0", ...args], {
-        cwd: root,
-        stdio: ["pipe", "pipe", "pipe"],
-      }),
-    );
-  await using server = await start("--insecure-password", "--password-file", hash);
+    startServer(["--host", "0.0.0.0", "--password-file", hash, ...args]);
+  await using server = await start("--insecure-password");
   await server.errors.line(/^server\.ts: warning: not encrypted: /);
-  await using encrypted = await start(
-    "--tls-cert",
-    cert,
-    "--tls-key",
-    key,
-    "--password-file",
-    hash,
-  );
-  expect(await encrypted.stop()).toBe(0);
-  expect([server.errors.all.splice(0).length, encrypted.errors.all.length]).toEqual([1, 0]);
+  expect(server.errors.all.splice(0).length).toBe(1);
+  await using _encrypted = await start(...withTLS); // which may warn of nothing
 });

@@ -10,6 +10,7 @@ import { lineThat } from "./notices.ts";
 import type { Address, ClientOptions } from "./options.ts";
 import { commands } from "../shared/command-line.ts";
 import { createFramer } from "../shared/text.ts";
+import { haste } from "../shared/testing.ts";
 import { after } from "../shared/timers.ts";
 
 /** What happens in a conversation, besides what is said. */
@@ -42,7 +43,7 @@ async function* talk(socket: Socket, name: string, welcomes: boolean, on: Events
   // How far we are. What is sent before the server has let us in could be taken for a password.
   let progress: "silent" | "greeted" | "asked" | "joined" = welcomes ? "silent" : "joined";
   if (!welcomes) on.joined(socket, []);
-  using _late = after(3000, () => progress === "silent" && on.silence());
+  using _late = after(3000 / haste, () => progress === "silent" && on.silence());
   const frame = createFramer(65_536);
   for await (const chunk of withEnd(socket)) {
     const end = chunk ? "" : " (the connection was closed here)";

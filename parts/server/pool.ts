@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { haste } from "../shared/testing.ts";
 import { log } from "./log.ts";
 import { Refusal } from "./refusal.ts";
 
@@ -23,10 +24,10 @@ export interface Wish {
   signal: AbortSignal;
 }
 
-const refillDelay = 100; // the start of a spare must not slow down the client that took the last, ms
-const spareDelay = 1000; // after a spare has died: perhaps none can live, ms
-const [minPause, maxPause] = [100, 2000]; // after a start that failed, growing, ms
-const patience = 10_000; // how long connections wait while none can be started, ms
+const refillDelay = 100 / haste; // the start of a spare must not slow down the client that took the last, ms
+const spareDelay = 1000 / haste; // after a spare has died: perhaps none can live, ms
+const [minPause, maxPause] = [100 / haste, 2000 / haste]; // after a start that failed, growing, ms
+const patience = 10_000 / haste; // how long connections wait while none can be started, ms
 
 /** Spare processes, those that start, and the connections that wait for one. */
 export class Pool<P extends Startable> {

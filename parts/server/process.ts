@@ -8,6 +8,7 @@ import type { Socket } from "node:net";
 import { isMessage, type Order, type Request } from "../shared/control.ts";
 import { Pace } from "../shared/pace.ts";
 import { maxName } from "../shared/text.ts";
+import { haste } from "../shared/testing.ts";
 import { after } from "../shared/timers.ts";
 import { type Channel, openChannel, type Stdio } from "./channel.ts";
 import { EndlessLine, type Hear, Inlet } from "./inlet.ts";
@@ -44,7 +45,7 @@ export const workerEnvironment = {
   BUN_JSC_useBaselineJIT: "0",
 };
 
-const startTimeout = 5000; // for a worker to start, which takes about 20 ms, ms
+const startTimeout = 5000 / haste; // for a worker to start, which takes about 20 ms, ms
 const serveTimeout = 1000; // for a worker to take its client's socket, ms
 const maxRequests = 3; // the one that is being answered, a leave, and a rename by the server
 
