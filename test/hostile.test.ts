@@ -178,6 +178,15 @@ test("64 descriptors: the server says so, refuses whom it cannot serve, and goes
   await bob.line("ann: still here");
 });
 
+test("lines that nobody waits for keep no place for long, however slowly they may be said", async () => {
+  await using small = await startServer(["--rate", "20", "--max-clients", "1"]);
+  const eve = await Client.connect(small, "eve");
+  eve.send("x\n".repeat(10_000));
+  await eve.flushed();
+  eve.reset();
+  (await Client.whenFree(small, "bob"))[Symbol.dispose]();
+});
+
 test("strangers' protocols join nobody, and the log tells who tried", async () => {
   using ann = await Client.connect(server, "ann");
   // In a process of its own: after a malformed answer, ours may stop reading the server's log.

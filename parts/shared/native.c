@@ -32,6 +32,7 @@ struct relay {
 	int torn;                    /* the beginning of a line was taken, and its end not yet, which TypeScript knows */
 	int watermark;               /* bytes that the client's socket must hold before poll reports it */
 	int from, to;                /* down[from] to down[to - 1] is what the client has not taken */
+	int left;                    /* the client is gone; what it has said may still be read */
 };
 
 static void watermark(struct relay *r, int bytes)
@@ -90,6 +91,8 @@ int relay(struct relay *r, char *down, signed char *up, int size, int ms)
 			return TURN;
 		if (on[0].revents & (POLLERR | POLLHUP))
 			return GONE; /* even if there is more to read */
+		if (on[1].revents & (POLLERR | POLLHUP))
+			r->left = 1;
 		if (on[0].revents & ~POLLOUT) {
 			got = recv(r->server, down, size, MSG_DONTWAIT);
 			if (got == 0)

@@ -41,6 +41,7 @@ export const Field = {
   watermark: 7,
   from: 8,
   to: 9,
+  left: 10,
 } as const;
 
 const symbols = {

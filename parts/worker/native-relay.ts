@@ -12,7 +12,7 @@
 import { readSync } from "node:fs";
 import type { Socket } from "node:net";
 import { descriptorOf, Event, Field, type Native } from "../shared/native.ts";
-import type { Ears, Limits, Relay, Remains } from "./relay.ts";
+import { type Ears, lastWords, type Limits, type Relay, type Remains } from "./relay.ts";
 
 const [stdin, ipc] = [0, 3]; // stdin is a socket, and stdout the same one; Bun's IPC descriptor in a child is 3
 const bufferSize = 65_536; // bytes that are moved at once
@@ -51,6 +51,7 @@ export class NativeRelay implements Relay {
     state[Field.torn] = Number(telnet.isTorn);
     let busy: Promise<void> | undefined; // what the client said is being dealt with
     let patience = soon;
+    let throttled = 0; // since the client is gone, ms
     const waitFor = (dealt: Promise<void> | undefined) => {
       busy = dealt?.then(() => void (busy = undefined));
     };
@@ -67,6 +68,10 @@ export class NativeRelay implements Relay {
       const lines = mayListen ? Math.min(pace.lines, maxLines) : 0;
       const isDue = busy || this.#isHurried || !process.connected;
       const wait = isDue ? slice : mayListen && lines === 0 ? Math.ceil(pace.wait) : patience;
+      if (mayListen && lines === 0 && state[Field.left] && (throttled += wait) > lastWords) {
+        leave(true);
+        continue;
+      }
       state[Field.partial] = telnet.isMidCommand ? 0 : partial;
       const got = this.#relay(lines, wait);
       patience = got === Event.turn ? hardlyEver : soon;

@@ -8,7 +8,7 @@
  * @module
  */
 import type { Socket } from "node:net";
-import type { Ears, Limits, Relay } from "./relay.ts";
+import { type Ears, lastWords, type Limits, type Relay } from "./relay.ts";
 
 const newline = 0x0a;
 const closeTimeout = 500; // for the client to close its end, which it should do first, ms
@@ -39,6 +39,7 @@ export class PlainRelay implements Relay {
 
   async #listen(client: Socket, ears: Ears, { pace, telnet }: Limits): Promise<void> {
     let wasReset = false;
+    let throttled = 0; // since the client is gone, ms
     client.on("error", () => (wasReset = true));
     try {
       // Left to itself, the iterator destroys the socket when the client has ended its half of it.
@@ -51,6 +52,8 @@ export class PlainRelay implements Relay {
         pace.spend(Number(telnet.hasCommands));
         do {
           ears.hold({ lines: pace.lines === 0 });
+          if (client.destroyed) throttled += pace.wait;
+          if (throttled > lastWords) break;
           if (pace.lines === 0) await Bun.sleep(pace.wait);
           const [end, lines] = endOfLines(rest, pace.lines);
           pace.spend(lines);

@@ -25,6 +25,12 @@ export interface Remains {
   mayLack: boolean;
 }
 
+/**
+ * How long a client that is gone is throttled, ms: what it has said by then is said, the rest is dropped. Else
+ * anybody could take a place for hours, by lines that they do not even wait for.
+ */
+export const lastWords = 10_000;
+
 /** What happens at the client's end. */
 export interface Ears {
   /**
