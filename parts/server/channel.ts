@@ -61,7 +61,7 @@ export function openChannel<P extends Bun.Subprocess>(
   }
 }
 
-/** One socket is both stdin and stdout of the worker. A write is a `send`, and nothing else. */
+/** One socket is both stdin and stdout of the worker. A write is a single `send`. */
 class PairChannel implements Channel {
   readonly ended: Promise<void>;
   readonly #ended = Promise.withResolvers<void>();

@@ -30,10 +30,7 @@ const table = {
   spares: whole(0, 1000, "workers that wait ready for the next connections", 1),
   redis: text("URL", "share the room with other servers through this Redis or Valkey (none)"),
   room: text("NAME", "the room that they share", "lobby"),
-  tlsCert: text(
-    "FILE",
-    "certificate chain, PEM: TLS and nothing else; SIGHUP reads it again (none)",
-  ),
+  tlsCert: text("FILE", "certificate chain, PEM: accept TLS only; SIGHUP reads it again (none)"),
   tlsKey: text("FILE", "private key, PEM (none)"),
   passwordFile: text("FILE", "what --hash-password printed: asked for after the name (none)"),
   hashPassword: flag("ask for a password, print its hash, and exit"),

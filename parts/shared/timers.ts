@@ -7,8 +7,8 @@
 const graceMs = 1000;
 
 /**
- * Does something after some milliseconds, unless it is disposed of first. What has happened by then is
- * seen first. If this process was stopped when the time came, others get a second more to be heard.
+ * Does something after some milliseconds, unless it is disposed of first. Events that are already pending
+ * run first. If this process was stopped when the time came, others get a second more to be heard.
  */
 export function after(ms: number, act: () => void): Disposable {
   const due = performance.now() + ms;
