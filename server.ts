@@ -66,12 +66,12 @@ const server = createServer(accepting, (socket) => {
   connection.life = serve(connection);
 });
 obeySignals(
-  (how) => shutDown({ server, pool, room, places, adoption }, how),
+  (how) => shutDown({ pool, room, places, adoption }, how),
   terms.tls || terms.password
     ? async () => void (terms = await readTermsAgain(options, terms))
     : undefined,
 );
-await listen(server, options.host, options.port);
+await listen(server, accepting, options);
 adoption.open(server, options.port !== 0 && !terms.tls);
 if (maxClients < options.maxClients)
   log(`only ${maxClients} clients at once: more need more than ${maxFiles} files (ulimit -n)`);

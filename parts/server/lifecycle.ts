@@ -3,7 +3,8 @@
  *
  * @module
  */
-import type { AddressInfo, Server } from "node:net";
+import { once } from "node:events";
+import { type AddressInfo, createServer, type Server, type ServerOpts } from "node:net";
 import { fail } from "../shared/command-line.ts";
 import { atMost } from "../shared/timers.ts";
 import type { Adoption } from "./adopt.ts";
@@ -33,17 +34,60 @@ export function countPlaces({ maxClients, spares }: Options, maxFiles: number): 
   return Math.min(maxClients, places);
 }
 
+const listeners: Server[] = [];
+
 /** Listens, and says so. Ends the process, with a line that says what to do, if that is not possible. */
-export async function listen(server: Server, host: string, port: number): Promise<void> {
-  server.on("error", (error: NodeJS.ErrnoException) => {
-    if (server.listening) return log(`cannot accept: ${error.message}`);
-    if (error.code === "EADDRINUSE")
+export async function listen(
+  server: Server,
+  accepting: ServerOpts,
+  { host, port }: Options,
+): Promise<void> {
+  try {
+    listeners.push(...(await open(server, accepting, host, port)));
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "EADDRINUSE")
       fail(1, `port ${port} is taken: stop what uses it, or choose another with --port`);
-    fail(1, `cannot listen on ${host}:${port} (${error.code}): is --host this machine's?`);
+    fail(1, `cannot listen on ${host}:${port} (${code}): is --host this machine's?`);
+  }
+  for (const listener of listeners)
+    listener.on("error", (error) => log(`cannot accept: ${error.message}`));
+  const all = listeners.map((listener) => {
+    const { address, family, port } = listener.address() as AddressInfo;
+    return `${family === "IPv6" ? `[${address}]` : address}:${port}`;
   });
-  await new Promise<void>((resolve) => server.listen(port, host, resolve));
-  const { address, family, port: taken } = server.address() as AddressInfo;
-  say(`listening on ${family === "IPv6" ? `[${address}]` : address}:${taken} (pid ${process.pid})`);
+  say(`listening on ${all.join(" and ")} (pid ${process.pid})`);
+}
+
+/**
+ * Listens on a host; on both addresses of `localhost`, because a client may try only one. The second listener
+ * passes its connections to the server. Rejects if that is not possible.
+ */
+async function open(
+  server: Server,
+  accepting: ServerOpts,
+  host: string,
+  port: number,
+  attempts = 10,
+): Promise<Server[]> {
+  await bind(server, host === "localhost" ? "127.0.0.1" : host, port);
+  if (host !== "localhost") return [server];
+  const second = createServer(accepting, (socket) => void server.emit("connection", socket));
+  try {
+    await bind(second, "::1", (server.address() as AddressInfo).port);
+    return [server, second];
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== "EADDRINUSE") return [server]; // there is no IPv6
+    if (port !== 0 || attempts === 1) throw error;
+    await new Promise((closed) => server.close(closed));
+    return open(server, accepting, host, port, attempts - 1); // another port may be free on both
+  }
+}
+
+async function bind(server: Server, host: string, port: number): Promise<void> {
+  server.listen(port, host);
+  await once(server, "listening"); // or "error", at which it rejects
 }
 
 /** What the clients are to do at the server's end: leave, or wait for the next server. */
@@ -61,7 +105,6 @@ const partingTimeout = 5000; // for the workers to say the last lines, and again
 
 /** Everything that has to end. */
 export interface Running {
-  server: Server;
   pool: Pool<WorkerProcess>;
   room: Room<Connection>;
   places: Places;
@@ -73,13 +116,13 @@ export interface Running {
  * are to wait, their processes get all that waits for them here; that takes longer if it is much.
  */
 export async function shutDown(running: Running, how: How): Promise<void> {
-  const { server, pool, room, places, adoption } = running;
+  const { pool, room, places, adoption } = running;
   const all = [...places.connections];
   if (pool.isClosed) {
     pool.kill();
     process.exit(130); // asked twice
   }
-  server.close();
+  for (const listener of listeners) listener.close();
   adoption.close();
   pool.close();
   for (const connection of all) connection.order({ type: how });
