@@ -68,8 +68,9 @@ function check({ name, client }: Speaker, others: Speaker[]): { lost: number; to
     const [, from = "", text = ""] = /^(\w+): (.*)$/.exec(line) ?? [];
     const gap = next.has(from) ? missingBefore(from, next.get(from)!, text) : undefined;
     // The server may have died in the middle of a line, for somebody who was behind: then it is lost.
-    if (others.some(({ name }) => `${name}: ${spoken(name, next.get(name)!)}`.startsWith(line)))
-      if (!gap) continue;
+    const isBegun = ({ name }: Speaker) =>
+      `${name}: ${spoken(name, next.get(name)!)}`.startsWith(line);
+    if (!gap && others.some(isBegun)) continue;
     if (!gap) throw new Error(`${name} heard ${line} instead of ${from} ${next.get(from)}`);
     lost += gap.lines;
     next.set(from, next.get(from)! + gap.lines + 1);
