@@ -28,13 +28,14 @@ const help = `/nick NAME takes another name
 * /quit leaves, as the end of your input does
 * //text says /text`;
 
+let terms: Terms & { heritage?: Heritage | undefined } = { maxLine: 9, rate: 0 };
 let wanted: string | undefined; // the name of a client that has not said the password yet
 let tries = 0; // at the password
 
-// 1. Open stdin and stdout, and be ready. What is used for the first time is slow: so it was used before.
+// 1. Open stdin and stdout, rehearse, and be ready. What is used for the first time is slow: so somebody whom
+// nobody hears says a name and a line.
 const relay = await openRelay(Bun.argv[2] === "plain"); // how bytes move: parts/worker/relay.ts
 const server = new Server(relay); // what goes over IPC: parts/worker/requests.ts
-createFramer(9)(Buffer.from(cleanName("rehearsal\n")));
 process.on("disconnect", () => {
   relay.hurry();
   // The server is dead: half a second for what it still holds, unless our client waits for another.
@@ -46,13 +47,14 @@ process.once("SIGTERM", () => {
   // signal was meant for this worker.
   setTimeout(() => server.isLeaving || process.kill(process.pid, "SIGTERM"), 300);
 });
+await handle(createFramer(9)(Buffer.from("rehearsal\nline\n")));
 server.report({ type: "ready" });
 
 // 2. Get the client's socket.
 const [order, socket] = (await once(process, "message")) as [Order, Socket | undefined];
 if (order.type !== "serve" || !socket) process.exit(); // the client was reset on the way
 server.report({ type: "serving" });
-const terms: Terms & { heritage?: Heritage | undefined } = order;
+terms = order;
 server.inherit(terms.heritage);
 const client = terms.tls ? await encrypt(socket, terms.tls) : socket;
 

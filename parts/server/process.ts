@@ -175,6 +175,8 @@ export class WorkerProcess {
     } else if (message.type === "serving" && this.#state === "handed") {
       this.#state = "serving";
       this.#isServing.resolve(true);
+    } else if (message.type === "name" && this.#state === "starting") {
+      this.order({ type: "done" }); // it rehearses
     } else if (message.type === "holds") this.#holds = message;
     else if (message.type === "ready" || message.type === "serving")
       this.kill("sent a control message out of turn");

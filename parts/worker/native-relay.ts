@@ -52,16 +52,18 @@ export class NativeRelay implements Relay {
     let busy: Promise<void> | undefined; // what the client said is being dealt with
     let patience = soon;
     let throttled = 0; // since the client is gone, ms
-    const waitFor = (dealt: Promise<void> | undefined) => {
-      busy = dealt?.then(() => void (busy = undefined));
+    const waitFor = async (dealt: Promise<void> | undefined) => {
+      if (!dealt) return;
+      busy = dealt.then(() => void (busy = undefined));
+      await turn(); // it may not have to wait long
     };
 
     const leave = (wasReset: boolean) => {
       this.stopListening();
-      waitFor(ears.end(wasReset));
+      return waitFor(ears.end(wasReset));
     };
 
-    if (state[Field.client]! < 0) leave(true); // it was gone before it got here
+    if (state[Field.client]! < 0) await leave(true); // it was gone before it got here
     while (busy || !this.#parting) {
       if (!process.connected) state[Field.control] = -1;
       const mayListen = this.#isListening && !busy;
@@ -69,7 +71,7 @@ export class NativeRelay implements Relay {
       const isDue = busy || this.#isHurried || !process.connected;
       const wait = isDue ? slice : mayListen && lines === 0 ? Math.ceil(pace.wait) : patience;
       if (mayListen && lines === 0 && state[Field.left] && (throttled += wait) > lastWords) {
-        leave(true);
+        await leave(true);
         continue;
       }
       state[Field.partial] = telnet.isMidCommand ? 0 : partial;
@@ -85,8 +87,8 @@ export class NativeRelay implements Relay {
         const torn = Number(telnet.isTorn);
         if (torn !== state[Field.torn]) ears.hold({ part: telnet.isTorn });
         state[Field.torn] = torn;
-        waitFor(ears.hear(text));
-      } else leave(got === Event.reset);
+        await waitFor(ears.hear(text));
+      } else await leave(got === Event.reset);
     }
     this.#parting?.resolve();
     await busy; // which needs no server any more
