@@ -319,11 +319,20 @@ function lookUp(pid: number | string): Process | undefined {
   };
 }
 
+const childrenOf = (pid: number) => `/proc/${pid}/task/${pid}/children`; // not every Linux has it
+const hasChildren = existsSync(childrenOf(process.pid));
+
 /** The child processes of a process. */
 export function children(pid: number): number[] {
-  return processes()
-    .filter(({ parent }) => parent === pid)
-    .map((child) => child.pid);
+  if (!hasChildren)
+    return processes()
+      .filter(({ parent }) => parent === pid)
+      .map((child) => child.pid);
+  try {
+    return readFileSync(childrenOf(pid), "utf8").split(" ").filter(Boolean).map(Number);
+  } catch {
+    return []; // it has gone
+  }
 }
 
 /** Memory that a process holds now (its resident set), in bytes. */

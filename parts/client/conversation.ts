@@ -9,6 +9,7 @@ import { connect as connectTLS } from "node:tls";
 import { lineThat } from "./notices.ts";
 import type { Address, ClientOptions } from "./options.ts";
 import { commands } from "../shared/command-line.ts";
+import { limitSilence } from "../shared/socket.ts";
 import { createFramer } from "../shared/text.ts";
 import { haste } from "../shared/testing.ts";
 import { after } from "../shared/timers.ts";
@@ -77,6 +78,7 @@ async function dial({ tls, ...to }: Address): Promise<Socket> {
   socket.setKeepAlive(true, 60_000); // ms of silence; Bun then asks the server once a second, ten times
   const closed = once(socket, "close").then(() => Promise.reject(new Error(wasClosed)));
   await Promise.race([once(socket, tls ? "secureConnect" : "connect"), closed]);
+  limitSilence(socket);
   return socket;
 }
 

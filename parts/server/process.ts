@@ -44,6 +44,7 @@ export const workerEnvironment = {
   BUN_JSC_forceMiniVMMode: "1",
   BUN_JSC_useDFGJIT: "0",
   BUN_JSC_useBaselineJIT: "0",
+  ...(haste !== 1 && { PIPECHAT_HASTE: `${haste}` }),
 };
 
 const startTimeout = 5000 / haste; // for a worker to start, which takes about 20 ms, ms

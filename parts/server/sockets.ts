@@ -6,7 +6,8 @@
  */
 import { dlopen, ptr, read } from "bun:ffi";
 import { Socket } from "node:net";
-import { descriptorOf, native } from "../shared/native.ts";
+import { native } from "../shared/native.ts";
+import { descriptorOf, limitSilence } from "../shared/socket.ts";
 
 const symbols = {
   socketpair: { args: ["int", "int", "int", "ptr"], returns: "int" },
@@ -52,7 +53,8 @@ export class SocketCopy {
   constructor(socket: Socket) {
     this.address = socket.remoteAddress ?? "a client that is gone";
     this.port = socket.remotePort;
-    const fd = duplicate(descriptorOf(socket.on("error", () => {})));
+    limitSilence(socket.on("error", () => {}));
+    const fd = duplicate(descriptorOf(socket));
     this.#copy = fd < 0 ? socket : fd;
     if (fd >= 0) socket.destroy();
   }

@@ -10,8 +10,7 @@
  *
  * @module
  */
-import { cc, dlopen, ptr, type Pointer } from "bun:ffi";
-import type { Socket } from "node:net";
+import { cc, dlopen, type Pointer } from "bun:ffi";
 
 /** What `relay()` gives, if not a number of bytes. */
 export const Event = {
@@ -110,10 +109,3 @@ function load() {
 }
 
 export type Native = NonNullable<typeof native>;
-
-/** The descriptor of an open socket; -1 if it is closed. */
-export function descriptorOf(socket: Socket): number {
-  return (socket as { _handle?: { fd?: number } })._handle?.fd ?? -1;
-}
-
-export { ptr };

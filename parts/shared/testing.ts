@@ -1,5 +1,5 @@
 /**
- * What only tests set, in a server's environment. Without it, everything is as documented.
+ * What only tests set, in the environment of a server and its workers. Without it, everything is as documented.
  *
  * @module
  */

@@ -11,8 +11,9 @@
  */
 import { readSync } from "node:fs";
 import type { Socket } from "node:net";
-import { descriptorOf, Event, Field, type Native } from "../shared/native.ts";
-import { type Ears, lastWords, type Limits, type Relay, type Remains } from "./relay.ts";
+import { Event, Field, type Native } from "../shared/native.ts";
+import { descriptorOf } from "../shared/socket.ts";
+import { type Ears, throttleTimeout, type Limits, type Relay, type Remains } from "./relay.ts";
 
 const [stdin, ipc] = [0, 3]; // stdin is a socket, and stdout the same one; Bun's IPC descriptor in a child is 3
 const bufferSize = 65_536; // bytes that are moved at once
@@ -70,7 +71,7 @@ export class NativeRelay implements Relay {
       const lines = mayListen ? Math.min(pace.lines, maxLines) : 0;
       const isDue = busy || this.#isHurried || !process.connected;
       const wait = isDue ? slice : mayListen && lines === 0 ? Math.ceil(pace.wait) : patience;
-      if (mayListen && lines === 0 && state[Field.left] && (throttled += wait) > lastWords) {
+      if (mayListen && lines === 0 && state[Field.left] && (throttled += wait) > throttleTimeout) {
         await leave(true);
         continue;
       }

@@ -8,7 +8,7 @@
  * @module
  */
 import type { Socket } from "node:net";
-import { type Ears, lastWords, type Limits, type Relay } from "./relay.ts";
+import { type Ears, throttleTimeout, type Limits, type Relay } from "./relay.ts";
 
 const newline = 0x0a;
 const closeTimeout = 500; // for the client to close its end, which it should do first, ms
@@ -53,7 +53,7 @@ export class PlainRelay implements Relay {
         do {
           ears.hold({ lines: pace.lines === 0 });
           if (client.destroyed) throttled += pace.wait;
-          if (throttled > lastWords) break;
+          if (throttled > throttleTimeout) break;
           if (pace.lines === 0) await Bun.sleep(pace.wait);
           const [end, lines] = endOfLines(rest, pace.lines);
           pace.spend(lines);

@@ -5,6 +5,7 @@
  */
 import { Socket } from "node:net";
 import type { Pace } from "../shared/pace.ts";
+import { haste } from "../shared/testing.ts";
 import type { Telnet } from "./telnet.ts";
 
 /** What a relay still holds when its server is gone. */
@@ -29,7 +30,7 @@ export interface Remains {
  * How long a client that is gone is throttled, ms: what it has said by then is said, the rest is dropped. Else
  * anybody could take a place for hours, by lines that they do not even wait for.
  */
-export const lastWords = 10_000;
+export const throttleTimeout = 10_000 / haste;
 
 /** What happens at the client's end. */
 export interface Ears {
