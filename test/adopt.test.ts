@@ -207,6 +207,43 @@ testBeside(
   },
 );
 
+testBeside(
+  "a worker that was stopped meanwhile brings its client later, and tells it",
+  async () => {
+    await using place = new Place();
+    const old = await place.start();
+    using ann = await Client.connect(place, "ann");
+    using bob = await Client.connect(place, "bob");
+    const stopped = await old.worker("bob");
+    process.kill(stopped, "SIGSTOP");
+    await place.end("SIGKILL");
+    await place.start();
+    await ann.line("* the server is back (1 online)");
+    bob.send("are you there?\n");
+    process.kill(stopped, "SIGCONT");
+    await ann.line("bob: are you there?");
+    ann.send("yes\n");
+    await bob.line("ann: yes");
+    expect(bob.lines.all).toContain(missing);
+    expect(ann.heard.filter((line) => /bob (left|joined)/.test(line))).toEqual([
+      "* bob joined (2 online)",
+    ]);
+  },
+);
+
+testBeside("newcomers do not get the places of those who wait", async () => {
+  await using place = new Place(["--max-clients", "2"]);
+  await place.start();
+  using ann = await Client.connect(place, "ann");
+  using bob = await Client.connect(place, "bob");
+  await place.end("SIGKILL");
+  await place.start();
+  const newcomers = await Promise.all([1, 2, 3].map(() => Client.connect(place)));
+  await restarted([ann, bob]);
+  await newcomers[2]!.line("* server is full");
+  for (const client of newcomers) client[Symbol.dispose]();
+});
+
 testBeside("who leaves while nobody serves them has said everything, and left", async () => {
   await using place = new Place();
   await place.start();

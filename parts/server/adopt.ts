@@ -122,6 +122,10 @@ export class Adoption {
     const { address, name, pid } = connection;
     log(`worker ${pid} (${address}): ${name} was adopted from worker ${adopted.pid}`);
     this.#host.room.link?.setPid(name, pid);
+    this.#relayUnsaid(connection, adopted);
+  }
+
+  #relayUnsaid(connection: Connection, adopted: Adopted): void {
     if (adopted.unsaid) void this.#host.relay(Buffer.from(adopted.unsaid), connection);
     adopted.unsaid = "";
   }
@@ -175,21 +179,26 @@ export class Adoption {
     const { room, maxLag, serve } = this.#host;
     const client = new SocketCopy(socketOf(visitor.data.client));
     visitor.data.client = -1;
-    const twin = [...this.#adopted].find(([{ client: other, name }]) => {
-      return name === offer.name && other.port && other.port === client.port;
-    })?.[1];
-    if (twin) {
+    const unshown = Buffer.from(offer.unshown, "base64");
+    for (const [connection, adopted] of this.#adopted) {
+      const { port } = connection.client;
+      if (adopted.name !== offer.name || !port || port !== client.port) continue;
       client.close();
-      twin.visitors.push(visitor);
-      twin.unsaid += offer.unsaid;
-      twin.isTorn ||= offer.isTorn;
-      twin.mayLack ||= offer.mayLack;
+      adopted.visitors.push(visitor);
+      adopted.unsaid += offer.unsaid;
+      adopted.isTorn ||= offer.isTorn;
+      adopted.mayLack ||= offer.mayLack;
+      if (connection.pid === 0) return connection.push(unshown);
+      // Too late: a process serves it, and newer lines were shown.
+      dismiss(adopted);
+      this.#relayUnsaid(connection, adopted);
+      if (unshown.length > 0) connection.tell("lines of others may be missing here");
       return;
     }
     const connection = new Connection(client, maxLag);
     const adopted = { ...offer, visitors: [visitor] };
     connection.move("named");
-    connection.push(Buffer.from(offer.unshown, "base64"));
+    connection.push(unshown);
     this.#adopted.set(connection, adopted);
     const online = room.adopt(connection, offer.name, offer.server);
     if (this.#isComplete) greet(connection, adopted, await online, true);

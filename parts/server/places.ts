@@ -19,12 +19,16 @@ export class Places {
     this.#mostPerNetwork = mostPerNetwork;
   }
 
-  /** Takes a place for a connection, until it is disposed of. Throws a Refusal if there is none. */
+  /**
+   * Takes a place for a connection, until it is disposed of. Throws a Refusal if there is none, unless the client
+   * had its place on a server that has died.
+   */
   take(connection: Connection): Disposable {
     const network = networkOf(connection.address);
     const neighbours = this.connections.values().filter((c) => networkOf(c.address) === network);
-    if (this.connections.size >= this.#most) throw new Refusal("server is full");
-    if (this.#mostPerNetwork > 0 && [...neighbours].length >= this.#mostPerNetwork)
+    const isNew = connection.isBefore("named");
+    if (isNew && this.connections.size >= this.#most) throw new Refusal("server is full");
+    if (isNew && this.#mostPerNetwork > 0 && [...neighbours].length >= this.#mostPerNetwork)
       throw new Refusal("too many connections from your address");
     this.connections.add(connection);
     return { [Symbol.dispose]: () => void this.connections.delete(connection) };
