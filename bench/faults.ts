@@ -7,7 +7,7 @@ import { openLoop, type Talk, talk } from "./load.ts";
 import type { Fault } from "./schema.ts";
 import { coreOf, servingProcess } from "./system.ts";
 
-/** Clients in the room; one of them is the victim. */
+/** Clients in the room, if nobody asks for another number; one of them is the victim. */
 export const clients = 50;
 const silent = 200; // clients that never say a name
 
@@ -125,12 +125,13 @@ export async function measureFault(
   server: Target,
   fault: string,
   seconds: number,
+  count = clients,
 ): Promise<Outcome> {
   const skip = (skipped: string): Outcome => ({ skipped, others: null, victim: null });
   const { hits, rate, size, begin: inflict } = kinds[fault]!;
   if (hits === "process" && server.pid === undefined) return skip("its processes are not ours");
   using room = new Room(server, size);
-  await room.fill(clients - 1);
+  await room.fill(count - 1);
   room.victim = room.names;
   const victim = await room.connect();
   room.clients.push(victim);
