@@ -3,6 +3,7 @@ import { expect, setDefaultTimeout, test } from "bun:test";
 import { cpSync, readFileSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { native } from "../parts/shared/native.ts";
 import { certificate, Client, patience, root, run, startServer } from "./helpers.ts";
 import { temporaryFolder, testWith } from "./helpers.ts";
 
@@ -54,6 +55,22 @@ test("the server needs no shell, and works from any folder", async () => {
   await using server = await startServer([], { cwd: tmpdir(), env: { PATH: "/nowhere" } });
   using _ann = await Client.connect(server, "ann");
 });
+
+// Hides what a C compiler needs, in a mount namespace of the command's own.
+const hide = `for d in /usr/include /usr/lib/gcc; do [ ! -d $d ] || mount -t tmpfs none $d; done
+  for f in /usr/lib*/libc.so /usr/lib/*/libc.so; do [ ! -f $f ] || mount --bind /dev/null $f; done
+  exec "$@"`;
+const bare = ["unshare", "-m", "sh", "-ec", hide, "sh"];
+const canHide = native && Bun.which("unshare") && Bun.spawnSync([...bare, "true"]).success;
+
+test.skipIf(!canHide)(
+  "the C is compiled without the files of a compiler (where root runs this)",
+  async () => {
+    const code = `console.log(typeof (await import("./parts/shared/native.ts")).native?.relay)`;
+    const { stdout, stderr } = await run([...bare, bun, "-e", code]);
+    expect([stdout, stderr]).toEqual(["function\n", ""]);
+  },
+);
 
 test("a server without its worker.ts says so at once", async () => {
   for (const part of ["server.ts", "package.json", "parts"])
