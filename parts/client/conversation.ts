@@ -91,6 +91,7 @@ const reasons: Record<string, string> = {
   ECONNREFUSED: `nobody listens there; start a server with \`${commands.server}\``,
   ENOTFOUND: "there is no host of this name",
   ECONNRESET: "the connection was reset",
+  ETIMEDOUT: "it does not answer any more, or nothing answers there",
   EPIPE: wasClosed,
   ERR_SSL_WRONG_VERSION_NUMBER: "this server does not use TLS, leave out --tls",
   CERT_HAS_EXPIRED: "its certificate has expired",
