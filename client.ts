@@ -18,13 +18,13 @@ import { bold, dim, render, Terminal } from "./parts/client/terminal.ts";
 import { fail } from "./parts/shared/command-line.ts";
 
 /**
- * Where a chat is. What is typed flows to the server in "joined", and waits in every other state.
+ * Where a chat is. What is typed waits while we are "new", "lost" or "alone".
  *
- *     new ──── let in ────▶ joined ◀── a line comes ── alone
- *      │                     │  ▲                        ▲
- *      │ end           end   ▼  │ let in    let in: what │ was typed would reach nobody
- *      ▼                     lost ───────────────────────┘
- *     exit 1                                             any ── /quit, Ctrl-C ──▶ leaving ──▶ exit 0
+ *     new      let in ▶ joined, or alone if what was typed would reach nobody     end ▶ exit 1
+ *     joined   end ▶ lost
+ *     alone    a line comes ▶ joined                                              end ▶ lost
+ *     lost     let in ▶ joined, or alone if what was typed would reach nobody
+ *     leaving  what was typed is sent, then exit 0. Any state ends here at /quit, Ctrl-C and Ctrl-D
  */
 type State = "new" | "joined" | "alone" | "lost" | "leaving";
 

@@ -2,14 +2,13 @@
 /**
  * pipechat's server: a chat with one process per connection. `bun server.ts --help` lists the options.
  *
- * It accepts a connection, passes its socket over IPC to a worker process (`worker.ts`), and from then on
- * only relays: whole lines, from each worker's stdout to every other worker's stdin. It never reads a byte
- * from a client, so nothing that a client sends can hurt it. If a worker dies, another one gets the socket,
- * and the client chats on. Five acts, in this order below:
+ * It accepts a connection and passes its socket over IPC to a worker process (`worker.ts`). From then on it
+ * relays whole lines, from each worker's stdout to every other worker's stdin, and answers what workers ask.
+ * It never reads a byte from a client, so nothing that a client sends can hurt it. If a worker dies, another
+ * one gets the socket, and the client chats on. Five acts, in this order below:
  *
- *     1. accept a connection              4. relay what its worker says to all others
- *     2. spawn a worker                   5. give the client of a dead worker another one
- *     3. pass the socket to the worker
+ *     1. accept a connection    2. spawn a worker    3. pass the socket to the worker
+ *     4. relay what the worker says to all others    5. give the client of a dead worker another one
  *
  * @module
  */
@@ -79,9 +78,9 @@ pool.refill();
 
 /** 2. Spawns a worker. Lines go over its stdin and stdout; the socket and control messages over IPC. */
 function startWorker(): WorkerProcess {
-  const spawn = ({ isPlain, ...channels }: SpawnOptions) =>
+  const spawn = ({ args, ...channels }: SpawnOptions) =>
     Bun.spawn({
-      cmd: [process.execPath, script, ...(isPlain ? ["plain"] : [])],
+      cmd: [process.execPath, script, ...args],
       cwd: "/",
       env: workerEnvironment,
       // A session of its own: a signal to the server's group (Ctrl-C, timeout(1)) is for the server, which
@@ -102,7 +101,7 @@ async function serve(connection: Connection): Promise<void> {
     worker = await handOver(connection, adoption.heritage(connection));
     adoption.settle(connection, worker);
     using _question = after(500 / haste, () => {
-      if (connection.isBefore("asked")) connection.tell("your name?");
+      if (connection.isBefore("heard")) connection.tell("your name?");
     });
     using _limit = after((options.joinTimeout * 1000) / haste, () => {
       const reason = `no name within ${options.joinTimeout} s, goodbye`;
@@ -111,6 +110,7 @@ async function serve(connection: Connection): Promise<void> {
     for (let quickDeaths = 0; ; worker = await replace(connection, worker)) {
       const start = performance.now();
       const current = worker;
+      // Acts 4 and 5: each thing that the worker says comes here, until it is dead and reaped.
       await current.read((said) => {
         if (!(said instanceof Uint8Array)) return answer(connection, said);
         if (connection.name) return relay(said, connection);
@@ -162,7 +162,7 @@ async function handOver(connection: Connection, heritage?: Heritage): Promise<Wo
 function relay(block: Uint8Array, speaker?: Connection): Promise<void> | undefined {
   const others = [...room.members].filter((member) => member !== speaker);
   const written = broadcast(block, others); // one call of C for all who wait for nothing
-  others.forEach((other, index) => other.push(block, written[index])); // what is left waits: outlet.ts
+  others.forEach((other, index) => other.push(block, written[index])); // the rest may wait: outlet.ts
   if (speaker) room.link?.append(block); // for other servers of the room
   if (options.verbose) `${Buffer.from(block)}`.trimEnd().split("\n").forEach(log);
   return block.length < flood ? undefined : room.catchUp();
@@ -171,7 +171,7 @@ function relay(block: Uint8Array, speaker?: Connection): Promise<void> | undefin
 /** 5. Gives the client of a dead worker another one, and tells everyone. */
 async function replace(connection: Connection, dead: WorkerProcess): Promise<WorkerProcess> {
   const { name, isOpen } = connection;
-  const { lines, part: isTorn } = dead.holds;
+  const { lines, torn: isTorn } = dead.holds;
   const heir = await handOver(connection, { name, isTorn, isLeaving: !isOpen });
   const isWhole = connection.give(heir); // what the dead one had not passed on goes out again
   if (name) room.takeOver(connection, dead.pid, await dead.ended);
@@ -188,7 +188,7 @@ async function answer(connection: Connection, request: Request): Promise<void> {
     return connection.close(10_000); // it may read its last lines slowly, but not for ever
   }
   if (!connection.isOpen) return;
-  connection.move(request.type === "name" ? "named" : "asked");
+  connection.move(request.type === "name" ? "named" : "heard");
   if (request.type === "refuse") return connection.refuse(request.text);
   if (request.type === "mark") connection.mark();
   if (request.type === "name") await room.name(connection, request.name);

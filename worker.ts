@@ -2,11 +2,11 @@
 /**
  * pipechat's worker: the process that owns one client's socket.
  *
- * `server.ts` starts it, passes it the socket over IPC and from then on never touches that client
- * again. The worker cuts what the client sends into lines, cleans them and writes them to its stdout
+ * `server.ts` starts it, passes it the socket over IPC, and leaves that client to it as long as it
+ * lives. The worker cuts what the client sends into lines, cleans them and writes them to its stdout
  * as `name: text`; what it finds on its stdin, the others' lines, it writes to the socket. All that
- * the client sees comes down that one pipe, even the answers to itself: so everything is in one order,
- * and no line is cut in two by another.
+ * the server tells the client comes down that one pipe, even the answers to itself: so everything is in
+ * one order, and no line is cut in two by another.
  *
  * It is not meant to be run by hand: `bun server.ts` runs it.
  *
@@ -32,8 +32,8 @@ let terms: Terms & { heritage?: Heritage | undefined } = { maxLine: 9, rate: 0 }
 let wanted: string | undefined; // the name of a client that has not said the password yet
 let tries = 0; // at the password
 
-// 1. Open stdin and stdout, rehearse, and be ready. What is used for the first time is slow: so somebody whom
-// nobody hears says a name and a line.
+// 1. Open stdin and stdout, rehearse, and be ready. What runs for the first time is slow: so a name was asked
+// for before, which the server answers, and gives to nobody.
 const relay = await openRelay(Bun.argv[2] === "plain"); // how bytes move: parts/worker/relay.ts
 const server = new Server(relay); // what goes over IPC: parts/worker/requests.ts
 process.on("disconnect", () => {
@@ -47,7 +47,7 @@ process.once("SIGTERM", () => {
   // signal was meant for this worker.
   setTimeout(() => server.isLeaving || process.kill(process.pid, "SIGTERM"), 300);
 });
-await handle(createFramer(9)(Buffer.from("rehearsal\nline\n")));
+await handle(createFramer(9)(Buffer.from("rehearsal\n")));
 server.report({ type: "ready" });
 
 // 2. Get the client's socket.

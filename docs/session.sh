@@ -1,5 +1,5 @@
 #!/bin/sh
-# Records docs/session.svg: a real server, two clients and a killed worker, in a real terminal. Needs
+# Records docs/session.svg: two clients, a killed worker and a killed server, in a real terminal. Needs
 # bun, nc, tmux and termtosvg (Debian packages netcat-openbsd, tmux, termtosvg).
 set -eu
 cd "$(dirname "$0")/.."
@@ -35,7 +35,11 @@ play() {
   worker=$(session capture-pane -p -t demo:0.2 | sed -n 's/^\* try: kill -9 //p')
   type_in 3 "kill -9 $worker" 3
   type_in 2 "and I am still here" 2
-  type_in 1 "so I see" 4
+  type_in 1 "so I see" 3
+  server=$(session capture-pane -p -t demo:0.0 | sed -n 's/^listening .*(pid \([0-9]*\))$/\1/p')
+  type_in 3 "kill -9 $server" 3
+  type_in 0 "bun server.ts" 3
+  type_in 2 "and again" 4
   client=$(session list-clients -F '#{client_pid}')
   kill -STOP "$client" # so that it does not clear the screen at the end
   kill -9 "$(session display-message -p '#{pid}')" "$client"

@@ -68,7 +68,7 @@ const misdeeds = {
   "exited with code 7": `process.exit(7)`,
   "sent a descriptor": `
     const peer = require("node:net").connect(PORT, "127.0.0.1");
-    peer.once("connect", () => process.send({ type: "holds", lines: false, part: false }, peer));`,
+    peer.once("connect", () => process.send({ type: "holds", lines: false, torn: false }, peer));`,
 };
 
 test("a worker that breaks a rule ends alone", async () => {

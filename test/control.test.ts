@@ -5,7 +5,7 @@ import { cleanName } from "../parts/shared/text.ts";
 test.each([
   { type: "ready" },
   { type: "serving" },
-  { type: "holds", lines: false, part: true },
+  { type: "holds", lines: false, torn: true },
   { type: "who", at: 0 },
   { type: "leave", at: 4096 },
   { type: "name", at: 0, name: "ann" },

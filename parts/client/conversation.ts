@@ -92,6 +92,8 @@ const reasons: Record<string, string> = {
   ENOTFOUND: "there is no host of this name",
   ECONNRESET: "the connection was reset",
   ETIMEDOUT: "it does not answer any more, or nothing answers there",
+  EHOSTUNREACH: "there is no way to this host",
+  ENETUNREACH: "there is no way to its network",
   EPIPE: wasClosed,
   ERR_SSL_WRONG_VERSION_NUMBER: "this server does not use TLS, leave out --tls",
   CERT_HAS_EXPIRED: "its certificate has expired",

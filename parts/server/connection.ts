@@ -25,16 +25,16 @@ export const filesPerClient = native ? 4 : 6;
 /**
  * A connection moves through these, from left to right only; any of them may be skipped:
  *
- *     new ──▶ asked ──▶ named ──▶ silent ──▶ closing ──▶ closed
+ *     new ──▶ heard ──▶ named ──▶ silent ──▶ closing ──▶ closed
  *
  * - `new`: its client has said nothing yet.
- * - `asked`: its client has said something, which was not its name.
+ * - `heard`: its client has said something, which was not its name.
  * - `named`: its client has said its name, and joins or chats.
  * - `silent`: its client says nothing more, and still gets what the others say.
  * - `closing`: it takes nothing new, and ends when the client has all that waits for it.
  * - `closed`: it has ended, or was killed.
  */
-const states = ["new", "asked", "named", "silent", "closing", "closed"] as const;
+const states = ["new", "heard", "named", "silent", "closing", "closed"] as const;
 type State = (typeof states)[number];
 
 /** One client, from accept to its end. */

@@ -22,8 +22,8 @@ export type Child = Bun.Subprocess & {
 /** What `Bun.spawn` has to be given beside the command. */
 export interface SpawnOptions {
   stdio: [...Stdio, stderr: number | "pipe"];
-  /** Whether the worker has to use plain streams. */
-  isPlain: boolean;
+  /** The worker's arguments. */
+  args: string[];
   ipc(message: unknown, child?: unknown, handle?: unknown): void;
   onDisconnect(): void;
 }
@@ -74,7 +74,7 @@ export class WorkerProcess {
   readonly #disconnected = Promise.withResolvers<void>(); // no more messages come
   #state: "starting" | "spare" | "handed" | "serving" | "killed" | "dead" = "starting";
   #reason = ""; // why we killed it
-  #holds = { lines: false, part: false };
+  #holds = { lines: false, torn: false };
   #channel: Channel | undefined; // undefined before it is open
 
   /**
@@ -92,7 +92,7 @@ export class WorkerProcess {
     const start = (stdio: Stdio) =>
       spawn({
         stdio: [...stdio, openStderr()],
-        isPlain: stdio[0] === "pipe",
+        args: stdio[0] === "pipe" ? ["plain"] : [],
         ipc: (message, _child, handle) => this.#receive(message, handle),
         onDisconnect: () => this.#disconnected.resolve(),
       }) as Child;
@@ -114,7 +114,7 @@ export class WorkerProcess {
   }
 
   /** What may die with it: whole lines of its client, or the beginning of one. */
-  get holds(): { lines: boolean; part: boolean } {
+  get holds(): { lines: boolean; torn: boolean } {
     return this.#holds;
   }
 
@@ -212,7 +212,7 @@ export class WorkerProcess {
    * @param isTorn whether the beginning of a line is lost, whose end is still to come
    */
   async serve(send: (child: Child) => void, isTorn = false): Promise<boolean> {
-    this.#holds.part = isTorn;
+    this.#holds.torn = isTorn;
     if (this.#state === "spare") this.#state = "handed";
     let timeout = serveTimeout;
     try {

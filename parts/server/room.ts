@@ -88,9 +88,6 @@ export async function openLink(options: {
   return openLink(options.redis, options.room).catch((error) => fail(1, error.message));
 }
 
-/** Writes whole lines to everyone on this server; pending while a flood has to wait. */
-export type Relay = (block: Uint8Array) => Promise<void> | undefined;
-
 const maxListed = 10; // names in a welcome
 const maxWait = 250; // that a flood waits for those who are behind, ms
 
@@ -101,7 +98,8 @@ export class Room<M extends Member> {
   readonly #members = new Set<M>();
   readonly #naming = new Map<M, Promise<void>>(); // names that are being given
 
-  constructor(relay: Relay, link?: Link) {
+  /** @param relay writes whole lines to everyone on this server; pending while a flood has to wait */
+  constructor(relay: (block: Uint8Array) => Promise<void> | undefined, link?: Link) {
     this.link = link;
     link?.start({
       deliver: async (lines) => relay(lines),

@@ -84,14 +84,14 @@ export type Message = { type: "ready" } | { type: "serving" } | Holds | Request;
 export interface Holds {
   type: "holds";
   lines: boolean;
-  part: boolean;
+  torn: boolean;
 }
 
 /** Whether a message is valid, and a name in it clean: the server does not trust its workers. */
 export function isMessage(message: unknown): message is Message {
-  const { type, at, name, text, lines, part } = (message ?? {}) as Record<string, unknown>;
+  const { type, at, name, text, lines, torn } = (message ?? {}) as Record<string, unknown>;
   if (type === "ready" || type === "serving") return true;
-  if (type === "holds") return typeof lines === "boolean" && typeof part === "boolean";
+  if (type === "holds") return typeof lines === "boolean" && typeof torn === "boolean";
   if (!Number.isSafeInteger(at)) return false;
   if (type === "name")
     return typeof name === "string" && name.length <= 2 * maxName && cleanName(name) === name;

@@ -37,7 +37,7 @@ export class NativeRelay implements Relay {
   readonly #up = Buffer.allocUnsafeSlow(bufferSize);
   #isListening = true;
   #isHurried = false;
-  #parting: PromiseWithResolvers<void> | undefined; // resolved when nothing waits to be said
+  #detaching: PromiseWithResolvers<void> | undefined; // resolved when nothing waits to be said
   #unsaid: Buffer[] = []; // lines that the server has not taken: it is dead
   #saidAt = -Infinity; // when something was said last, ms
 
@@ -51,7 +51,7 @@ export class NativeRelay implements Relay {
     const partial = Math.min(maxLine + 1, bufferSize - 1);
     state[Field.torn] = Number(telnet.isTorn);
     let busy: Promise<void> | undefined; // what the client said is being dealt with
-    let patience = soon;
+    let rest = soon;
     let throttled = 0; // since the client is gone, ms
     const waitFor = async (dealt: Promise<void> | undefined) => {
       if (!dealt) return;
@@ -65,33 +65,33 @@ export class NativeRelay implements Relay {
     };
 
     if (state[Field.client]! < 0) await leave(true); // it was gone before it got here
-    while (busy || !this.#parting) {
+    while (busy || !this.#detaching) {
       if (!process.connected) state[Field.control] = -1;
       const mayListen = this.#isListening && !busy;
       const lines = mayListen ? Math.min(pace.lines, maxLines) : 0;
       const isDue = busy || this.#isHurried || !process.connected;
-      const wait = isDue ? slice : mayListen && lines === 0 ? Math.ceil(pace.wait) : patience;
+      const wait = isDue ? slice : mayListen && lines === 0 ? Math.ceil(pace.wait) : rest;
       if (mayListen && lines === 0 && state[Field.left] && (throttled += wait) > throttleTimeout) {
         await leave(true);
         continue;
       }
       state[Field.partial] = telnet.isMidCommand ? 0 : partial;
       const got = this.#relay(lines, wait);
-      patience = got === Event.turn ? hardlyEver : soon;
+      rest = got === Event.turn ? hardlyEver : soon;
       if (got === Event.hungUp) return await this.#hangUp();
       if (got === Event.gone) break;
-      if (got === Event.torn) ears.hold({ part: true });
+      if (got === Event.torn) ears.hold({ torn: true });
       else if (got === Event.turn) await turn();
       else if (got > 0) {
         const text = telnet.read(this.#up.subarray(0, got));
         pace.spend(state[Field.taken]! + Number(telnet.hasCommands));
         const torn = Number(telnet.isTorn);
-        if (torn !== state[Field.torn]) ears.hold({ part: telnet.isTorn });
+        if (torn !== state[Field.torn]) ears.hold({ torn: telnet.isTorn });
         state[Field.torn] = torn;
         await waitFor(ears.hear(text));
       } else await leave(got === Event.reset);
     }
-    this.#parting?.resolve();
+    this.#detaching?.resolve();
     await busy; // which needs no server any more
     await turn();
     const remains = this.#collect();
@@ -121,8 +121,8 @@ export class NativeRelay implements Relay {
       unshown: Buffer.concat(blocks),
       isTorn: state[Field.torn] === 1,
       isMidLine,
-      mayMiss: isBehind && !this.#parting, // more may have waited in the server
-      mayLack: wasReset || (!this.#parting && performance.now() - this.#saidAt < recently),
+      mayMiss: isBehind && !this.#detaching, // more may have waited in the server
+      mayLack: wasReset || (!this.#detaching && performance.now() - this.#saidAt < recently),
     };
   }
 
@@ -134,10 +134,10 @@ export class NativeRelay implements Relay {
     this.#isHurried = true;
   }
 
-  part(): Promise<void> {
+  detach(): Promise<void> {
     this.stopListening();
-    this.#parting = Promise.withResolvers();
-    return this.#parting.promise;
+    this.#detaching = Promise.withResolvers();
+    return this.#detaching.promise;
   }
 
   say(lines: string): undefined {

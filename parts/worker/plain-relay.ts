@@ -48,7 +48,7 @@ export class PlainRelay implements Relay {
       }) as AsyncIterable<Buffer>) {
         if (!this.#isListening) continue;
         let rest = telnet.read(chunk);
-        ears.hold({ part: telnet.isTorn });
+        ears.hold({ torn: telnet.isTorn });
         pace.spend(Number(telnet.hasCommands));
         do {
           ears.hold({ lines: pace.lines === 0 });
@@ -72,7 +72,7 @@ export class PlainRelay implements Relay {
     this.#isListening = false;
   }
 
-  part(): undefined {} // nobody knows what its buffers hold
+  detach(): undefined {} // nobody knows what its buffers hold
 
   hurry(): void {} // timers run anyway
 

@@ -42,7 +42,7 @@ export interface Ears {
   /** The client says nothing more. After a reset, a line without its end does not count. */
   end(wasReset: boolean): Promise<void> | undefined;
   /** Reports what is about to be taken and not said at once, or has been said now. */
-  hold(what: { lines: boolean } | { part: boolean }): void;
+  hold(what: { lines: boolean } | { torn: boolean }): void;
   /**
    * The server is gone. Gives whether another one has the client now; else it is disconnected, when it has
    * got what is left of `unshown`.
@@ -72,7 +72,7 @@ export interface Relay {
    * all that the server still writes. Resolves when everything is said that was taken from the client;
    * undefined if this relay cannot outlive its server.
    */
-  part(): Promise<void> | undefined;
+  detach(): Promise<void> | undefined;
   /** Says whole lines to the server. Pending while it does not take them. Never rejects. */
   say(lines: string): Promise<void> | undefined;
   /** Lets timers and promises run within 20 ms from now on. */

@@ -15,7 +15,7 @@ export class Server {
   hasFailed = false;
   #meeting: Meeting | undefined;
   readonly #relay: Relay;
-  #holds: Holds = { type: "holds", lines: false, part: false };
+  #holds: Holds = { type: "holds", lines: false, torn: false };
   #answer = Promise.withResolvers<void>(); // to the question that waits
 
   /** Ends the process if no server has started it. */
@@ -28,7 +28,7 @@ export class Server {
     process.on("disconnect", () => this.#answer.resolve());
     process.on("message", (order: Order) => {
       if (order.type === "serve") this.#meeting = order.meeting;
-      if (order.type === "wait") this.#part();
+      if (order.type === "wait") this.#detach();
       if (order.type === "name") this.name = order.name;
       if (order.type === "done") this.#answer.resolve();
       if (order.type === "finish") this.leave();
@@ -38,7 +38,7 @@ export class Server {
   /** Takes over from a worker that has died. */
   inherit({ name = "", isTorn = false, isLeaving = false }: Partial<Heritage> = {}): void {
     this.name = name;
-    this.#holds.part = isTorn;
+    this.#holds.torn = isTorn;
     this.isLeaving = isLeaving;
     if (isLeaving) this.#relay.stopListening();
   }
@@ -54,9 +54,9 @@ export class Server {
   }
 
   /** Reports what would be lost with this process, if that has changed. */
-  hold(what: { lines: boolean } | { part: boolean }): void {
+  hold(what: { lines: boolean } | { torn: boolean }): void {
     const holds = { ...this.#holds, ...what };
-    if (holds.lines !== this.#holds.lines || holds.part !== this.#holds.part) this.report(holds);
+    if (holds.lines !== this.#holds.lines || holds.torn !== this.#holds.torn) this.report(holds);
     this.#holds = holds;
   }
 
@@ -93,9 +93,9 @@ export class Server {
   }
 
   /** The server goes, and means to come back: our client says nothing more to it, and waits. */
-  #part(): void {
-    const parted = this.meeting && this.#relay.part();
-    if (!parted) return this.leave();
-    void parted.then(() => this.report({ type: "leave", at: this.#relay.said }));
+  #detach(): void {
+    const detached = this.meeting && this.#relay.detach();
+    if (!detached) return this.leave();
+    void detached.then(() => this.report({ type: "leave", at: this.#relay.said }));
   }
 }
