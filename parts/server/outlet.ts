@@ -88,6 +88,18 @@ export class Outlet {
     return true;
   }
 
+  /**
+   * Ends the line that was begun, if one was, instead of going on in it: its beginning may be lost, and what
+   * is left of it is no line.
+   */
+  endLine(): void {
+    const [rest] = this.#waiting;
+    if (!this.isMidLine || !rest) return;
+    const end = rest.indexOf(newline); // which the client gets
+    this.#waiting[0] = rest.subarray(end);
+    this.#lag -= end;
+  }
+
   #try(bytes: Uint8Array): number {
     const taken = this.#write(bytes);
     if (taken > 0) this.#remember(bytes, taken);
