@@ -415,7 +415,7 @@ testNatively.each(["goes on", "dies"])(
     const eve = await Client.connect(server, "eve");
     const pid = await server.worker("eve");
     process.kill(pid, "SIGSTOP");
-    eve.send(numbered(400)); // all of it is in the kernel of the server then
+    eve.send(`${numbered(400)}half a line`); // all of it is in the kernel of the server then
     await eve.flushed();
     eve.reset();
     ann.send("the server has had time to see it\n");

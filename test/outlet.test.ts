@@ -69,17 +69,18 @@ test("what a dead process has not passed on goes out again, before what waits", 
   expect(fourth.text).toBe("\nthree\nfour\n");
 });
 
-test("the rest of a line whose beginning is lost is not written, but its end is", () => {
+test("where a line was cut, a new one begins, and the rest of the cut one is not written", () => {
   const [first, second] = [sink(11), sink()];
   const outlet = outletTo(first, [], 100);
   outlet.push(Buffer.from("ann: 1\nann: bob: 2\nann: 3\n"));
   outlet.push(Buffer.from("ann: 4\n"));
-  outlet.endLine();
+  outlet.beginLine();
   expect([first.text, outlet.lag]).toEqual(["ann: 1\nann:", 15]);
   outlet.pour(second);
-  outlet.endLine();
+  expect(second.text).toBe("\nann: 3\nann: 4\n");
+  outlet.beginLine();
   outlet.pour(second);
-  expect([second.text, outlet.lag]).toEqual(["\nann: 3\nann: 4\n", 0]);
+  expect([second.text, outlet.lag]).toEqual(["\nann: 3\nann: 4\n\n", 0]);
 });
 
 test("what is kept of many blocks is the last of them, as much as it should be", () => {

@@ -135,7 +135,7 @@ export class Connection implements Member {
     const written = bytesWritten(this.client.descriptor);
     const isKnown = written !== undefined && this.#start !== undefined;
     const isWhole = !this.#worker || (isKnown && this.#outlet.rewind(written - this.#start));
-    if (!isWhole) this.#outlet.endLine();
+    if (!isWhole) this.#outlet.beginLine();
     worker.onDrain = () => this.#flush();
     this.#worker = worker;
     if (this.#name) this.setName(this.#name); // it may have changed while nobody served it

@@ -9,6 +9,7 @@ export type Write = (bytes: Uint8Array) => number;
 
 const newline = 0x0a;
 const nothing = new Uint8Array(0);
+const lineEnd = Uint8Array.of(newline);
 const maxWrite = 262_144; // about what a socket's buffer takes at once, bytes
 
 /**
@@ -89,15 +90,14 @@ export class Outlet {
   }
 
   /**
-   * Ends the line that was begun, if one was, instead of going on in it: its beginning may be lost, and what
-   * is left of it is no line.
+   * Begins a new line, because nobody knows where the last one was cut. The rest of a line that was begun is
+   * dropped: its beginning may be lost, and then it is no line.
    */
-  endLine(): void {
-    const [rest] = this.#waiting;
-    if (!this.isMidLine || !rest) return;
-    const end = rest.indexOf(newline); // which the client gets
-    this.#waiting[0] = rest.subarray(end);
-    this.#lag -= end;
+  beginLine(): void {
+    const rest = this.isMidLine ? this.#waiting.shift() : undefined;
+    const line = rest ? rest.subarray(rest.indexOf(newline)) : lineEnd;
+    this.#waiting.unshift(line);
+    this.#lag += line.length - (rest?.length ?? 0);
   }
 
   #try(bytes: Uint8Array): number {

@@ -53,8 +53,10 @@ static int take(struct relay *r, signed char *up, int size, int ended)
 {
 	int held = recv(r->client, up, size, MSG_PEEK | MSG_DONTWAIT);
 	int end = 0, command = 0;
-	if (held <= 0)
-		return held == 0 ? ENDED : ended ? RESET : AGAIN;
+	if (held == 0)
+		return r->left ? RESET : ENDED; /* the error of a reset is gone, if send() has got it */
+	if (held < 0)
+		return ended ? RESET : AGAIN;
 	for (int at = 0; at < held && r->taken < r->lines; at++) {
 		if ((unsigned char)(up[at] - IAC) > '\r' - IAC)
 			continue; /* not from IAC (-1) to CR: one comparison is enough for most bytes */
