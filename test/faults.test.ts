@@ -182,8 +182,9 @@ test("a spare that is killed is replaced, and the next client is served", async 
   const [spare] = await sparesOf(server);
   process.kill(spare!, "SIGKILL");
   await ended([spare!]);
-  await server.hasWorkers(3);
+  const [next] = await sparesOf(server);
   using _eve = await Client.connect(server, "eve");
+  expect(await server.worker("eve")).toBe(next!);
   await room.talk(after);
 });
 
