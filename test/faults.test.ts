@@ -368,6 +368,7 @@ test("a client that leaves with lines on their way may reset, or read them slowl
   for (const client of [eve, dan]) await client.end();
   for (const name of ["eve", "dan"]) await room.bob.line(`* ${name} left`);
   dan.reset();
+  await ended([await brief.worker("dan")]); // before eve has had her ten seconds
   await Bun.sleep(1500); // the join timeout, and a second more
   eve.resume();
   await allHave([eve], "ann", flood, long);
