@@ -16,10 +16,10 @@ const patient = await sharedServer("--rate", "0", "--max-lag", "100000000");
 /** A test of what plain streams cannot do: they have read, and hold, what would have to wait in the kernel. */
 const testNatively = isPlain ? Object.assign(() => {}, { each: () => () => {} }) : test;
 
-/** The workers that wait for clients of ann and bob's server: one that still starts does not rest for so long. */
+/** The workers that wait for clients: those that rest, and have served nobody. One that still starts does not rest. */
 async function sparesOf(server: Server, count = 1): Promise<number[]> {
-  const served = [await server.worker("ann"), await server.worker("bob")];
-  const spares = () => server.workers().filter((pid) => !served.includes(pid));
+  const hasServed = (pid: number) => server.log.all.some((line) => line.includes(` ${pid} (`));
+  const spares = () => server.workers().filter((pid) => !hasServed(pid));
   let rests = 0; // looks in a row, 5 ms from one to the next, that found them all at rest
   const areReady = () => {
     const resting = spares().filter((pid) => state(pid) === "S");
@@ -191,18 +191,12 @@ test("a spare that is killed is replaced, and the next client is served", async 
 test("a spare that dies as a client comes does not take that client's place", async () => {
   await using small = await startServer(["--max-clients", "1"]);
   for (let round = 0; round < 3; round++) {
-    // The last client's worker may take a moment to end, and is no spare; then the place is free.
-    const hasServed = (pid: number) => small.log.all.some((line) => line.includes(`${pid} (`));
-    await until(() => small.workers().length === 1 && !small.workers().some(hasServed), "a spare");
-    const [spare] = small.workers();
-    // The stopped server meets both at once: the client, and a dead process that it does not know of.
-    await until(() => state(small.pid) === "S", "its rest");
-    process.kill(small.pid, "SIGSTOP");
-    await until(() => state(small.pid) === "T", "its stop");
-    process.kill(spare!, "SIGKILL");
+    const [spare] = await sparesOf(small);
+    process.kill(spare!, "SIGSTOP"); // so that it dies before it has taken its client
     using client = await Client.connect(small);
     client.send("ann\n");
-    process.kill(small.pid, "SIGCONT");
+    await small.hasWorkers(2); // it was taken, and the next one starts
+    process.kill(spare!, "SIGKILL");
     await client.line(/^\* welcome ann /); // by another process
     client[Symbol.dispose]();
     await small.log.count(/: ann left/, round + 1); // its place is free
