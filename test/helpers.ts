@@ -414,14 +414,18 @@ export function missingBefore(
   return { lines: n - next, bytes };
 }
 
-/** Random numbers that a seed repeats (mulberry32, by Tommy Ettinger, public domain). */
-export function randomFrom(seed: number): () => number {
-  return () => {
+/** Random choices that a seed repeats (mulberry32, by Tommy Ettinger, public domain). */
+export function randomFrom(seed: number) {
+  const random = () => {
     seed = (seed + 0x6d2b79f5) | 0;
     let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
     t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
     return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
   };
+  const chance = (probability: number) => random() < probability;
+  const upTo = (n: number) => Math.floor(random() * (n + 1));
+  const pick = <T>(from: readonly T[]): T => from[upTo(from.length - 1)]!;
+  return { random, chance, upTo, pick };
 }
 
 /** Waits until all `clients` have every numbered line that `sender` said: once, whole, in order. */
