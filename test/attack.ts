@@ -1,13 +1,10 @@
 #!/usr/bin/env bun
 /**
  * Random attacks, for minutes or a night: honest people come, chat and leave, others send whatever may
- * hurt, and processes are killed and stopped. A ledger checks that nobody honest has lost anything.
+ * hurt, and processes are killed and stopped. A ledger (ledger.ts) checks that nobody honest has lost anything.
  *
  *     bun test/attack.ts [--minutes 5] [--seed N] [--redis] [--calm]
  *
- * All see the same order, and the witness, who says nothing, hears everything. What the witness hears
- * between a person's join and leave is what that person must hear, but for their own lines. A person's
- * lines are numbered: the witness misses none, but for one read of each worker of theirs that was killed.
  * The server is killed or replaced, too: nobody is disconnected, and lines are missing only if somebody was
  * told so. `--redis`: instead, two servers share a room, with a witness on each, and their Redis fails.
  * `--calm`: nobody attacks, 50 people come and go, and the memory of server and worker must not grow.
@@ -19,38 +16,31 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { Client, descriptors, freePort, isAlive, memory, missingBefore } from "./helpers.ts";
-import { randomFrom, type Server, spoken, startServer, state, unsafe, until } from "./helpers.ts";
+import { Client, descriptors, isAlive, memory, randomFrom, spoken } from "./helpers.ts";
+import { startServer, state, until } from "./helpers.ts";
+import { count, House, houses, isBack, killed, known, mayMiss, observe } from "./ledger.ts";
+import { Person, reconcile, run, violated } from "./ledger.ts";
 import { Redis } from "./redis-server.ts";
+import { rubbishBy } from "./rubbish.ts";
+import { isPlain } from "./scenes.ts";
 
 const [text, flag] = [{ type: "string" }, { type: "boolean", default: false }] as const;
 const { values } = parseArgs({ options: { minutes: text, seed: text, redis: flag, calm: flag } });
 const { minutes = "5", seed = `${Math.floor(Math.random() * 2 ** 31)}`, calm: isCalm } = values;
-const random = randomFrom(Number(seed));
-const chance = (probability: number) => random() < probability;
-const upTo = (n: number) => Math.floor(random() * (n + 1));
-const pick = <T>(from: readonly T[]): T => from[upTo(from.length - 1)]!;
+Object.assign(run, { seed, isLinked: values.redis });
+const choices = randomFrom(Number(seed));
+const { random, chance, upTo, pick } = choices;
 /** Waits for a random time of at most `seconds`, or until the attack is over. */
 const moment = (seconds: number) =>
   Promise.race([Bun.sleep(random() * seconds * 1000), ending.promise]);
 
-const tally: Record<string, number> = {};
-const count = (what: string, by = 1) => (tally[what] = (tally[what] ?? 0) + by);
 let ending = Promise.withResolvers<void>(); // the time of the attackers is over
 let over = false;
-let isEnding = false; // the servers end
-
-function violated(what: string): never {
-  const errors = houses.flatMap(({ server }) => server?.errors.all ?? []);
-  process.stderr.write(`VIOLATION (seed ${seed}): ${what.slice(0, 2000)} ${errors.join(" ")}\n`);
-  process.exit(1);
-}
 for (const event of ["uncaughtException", "unhandledRejection"])
   process.on(event, (error: Error) => violated(error.message));
 
 // --- The servers, with the seed's options --------------------------------------------------------
 
-const isPlain = process.env["PIPECHAT_PLAIN"] !== undefined; // then a killed worker may lose more lines
 const isUnderNohup = chance(0.5); // it ignores SIGHUP then
 const password = chance(0.2) ? "open sesame" : "";
 const folder = mkdtempSync(join(tmpdir(), "pipechat-attack-")); // also where a server finds its last one's clients
@@ -70,174 +60,25 @@ const options = {
 const args = Object.entries(options).map(([name, value]) => `--${name}=${value}`);
 if (password) await Bun.write(passwordFile, `${Bun.password.hashSync(password)}\n`);
 const { "max-line": maxLine, "max-clients": maxClients } = options;
-const oneRead = 65_536; // bytes that a worker may hold when it dies
 const maxSilence = 20_000; // ms in which somebody who speaks all the time may not be heard
 const maxMemory = 384 * 2 ** 20; // of a server, bytes
 const maxGrowth = 32 * 2 ** 20; // of a process in the second half of a calm run, bytes
 
-// --- The ledger ----------------------------------------------------------------------------------
-
-/** Somebody honest. */
-class Person {
-  state: "joining" | "here" | "left" | "cut off" = "joining"; // as the witness was told
-  said = 0; // lines
-  heard: string[] = []; // what the witness has not heard yet
-  due: string[] = []; // what the witness has heard, and they have not
-  kills: number[] = []; // when workers of theirs were killed, ms
-  worker = 0; // the process that serves them; 0 if that is not known
-  isLeaving = false;
-  mayLack = false; // lines of theirs may have died with the server
-  mayLeave: RegExp | undefined; // how, as the witness may be told
-  lastHeard = performance.now(); // ms
-  house!: House;
-  client!: Client;
-
-  constructor(readonly name: string) {}
+async function start(house: House): Promise<void> {
+  const before = isUnderNohup ? ["nohup"] : [];
+  const env = { PIPECHAT_HASTE: "", XDG_RUNTIME_DIR: folder };
+  const all = ["--port", `${house.port}`, ...args];
+  house.server = await startServer(all, { before, env, detached: true });
 }
 
-/** A server, and the honest people there. */
-class House {
-  readonly n = houses.length;
-  readonly port = freePort();
-  server!: Server;
-  isUp = Promise.resolve(); // pending while the server is away, and nobody honest may come or go
-  isFrozen = false; // nothing is compared until everybody is back
-  witness!: Person;
-  people = new Set<Person>(); // without the witness
-  accepted = new Map<Person, number>(); // of all people: how many lines the witness has heard
-  isGap = false; // the witness was told that lines of other servers are missing
-  served = new Set<number>(); // processes that have served somebody, by the server's log
-  lastUnknown = 0; // when we have hurt a process of which we do not know whom it serves, ms
-  descriptors = Infinity; // before the attack
-
-  async start(): Promise<void> {
-    const before = isUnderNohup ? ["nohup"] : [];
-    const env = { PIPECHAT_HASTE: "", XDG_RUNTIME_DIR: folder };
-    const all = ["--port", `${this.port}`, ...args];
-    this.server = await startServer(all, { before, env, detached: true });
-  }
-
-  /** Connects, to the next server if this one is gone. */
-  async connect(): Promise<Client> {
-    await this.isUp;
-    const { isUp } = this;
-    return Client.connect(this).catch((error) => {
-      if (isUp === this.isUp) throw error;
-      return this.connect();
-    });
-  }
-}
-
-const houses: House[] = [];
-const killed = new Set<number>(); // workers that we have killed
-const known = new Map<string, Person>(); // everybody honest, by name
-
-const name = String.raw`[^\s:*][^\s:]*`;
-const death = String.raw`killed by SIG[A-Z]+|was \d+ bytes behind`;
-const oneOf = (...notices: string[]) => new RegExp(`^\\* (?:${notices.join("|")})$`);
-/** What everybody may hear from the server. */
-const publicNotice = oneOf(
-  `(?<who>${name}) joined \\((?:\\d+ online|their server is back)\\)`,
-  `(?<who>${name}) is now (?<renamed>${name})`,
-  `(?<who>${name}) left(?: \\((?<how>worker (?<pid>\\d+) (?:${death})|their server .*)\\))?`,
-  `worker (?<pid>\\d+) of ${name} was killed by SIG[A-Z]+, \\d+ took over`,
-  "server is shutting down|link to other servers (?:lost|is slow: .*)|link is (?:back|quick again)",
-  "(?<gap>too much waits for the link: .*|(?:some|\\d+) lines from .* missing here)",
-  "(?<gap>other servers have missed \\d+ lines)",
-);
-/** What somebody hears who joins or asks, or whose worker was killed. */
-const privateNotice = oneOf(
-  "your name\\?|welcome \\S+ \\(\\d+ online.*\\), .*|password:|server is full|\\d+ online:",
-  "\\S+ \\(worker \\d+[:)].*|try: kill -9 \\d+|the link is lost: who is .*|your process .*",
-  "server \\d+ on \\S+:|server \\d+ on \\S+, this one:|lines of (?:yours|others) may be .*",
-  "a line of yours may be .*|the server is gone, .*|the server is back \\(\\d+ online\\)",
-);
-
-function observe(house: House): void {
-  for (const line of house.server.log.all.splice(0)) readLog(house, line);
-  if (house.isFrozen) return;
-  witness(house, house.witness.client.lines.all.splice(0));
-  for (const person of house.people) compare(person);
-}
-
-/** Judges what the witness has heard; everybody else must hear it, too. */
-function witness(house: House, lines: string[]): void {
-  for (const line of lines.filter((line) => !privateNotice.test(line))) {
-    const isHere = ({ state, name }: Person) => state === "here" && !line.startsWith(`${name}: `);
-    const hearers = [...house.people].filter(isHere);
-    judge(house, line);
-    for (const person of hearers) if (person.state === "here") person.due.push(line);
-  }
-}
-
-/** Compares what a person has heard with what the witness has. */
-function compare(person: Person): void {
-  const { client, heard, due, name } = person;
-  heard.push(...client.lines.all.splice(0).filter((line) => !privateNotice.test(line)));
-  let [n, isDue] = [0, 0];
-  for (; n < heard.length && isDue < due.length; isDue++) {
-    if (heard[n] === due[isDue]) n++;
-    else if (!mayMiss(person)) return violated(`${name} heard ${heard[n]}, not ${due[isDue]}`);
-  }
-  heard.splice(0, n);
-  due.splice(0, isDue);
-  count("lines heard", n);
-}
-
-const mayMiss = ({ kills }: Person) => isPlain && kills.length > 0;
-
-function judge(house: House, line: string): void {
-  if (unsafe.test(line)) violated(`not clean: ${JSON.stringify(line)}`);
-  if (line.startsWith("* ")) return judgeNotice(house, line);
-  const [, speaker = "", said = ""] = new RegExp(`^(${name}): (.*)$`).exec(line) ?? [];
-  if (!speaker || [...speaker].length > 32) violated(`nobody can have said: ${line}`);
-  const person = known.get(speaker);
-  if (!person) return;
-  const lines = house.accepted.get(person) ?? 0;
-  const missing = missingBefore(speaker, lines, said);
-  const isNamed = house.isGap && person.house !== house;
-  const isKnown = isNamed || person.mayLack || mayMiss(person);
-  const most = isKnown ? Infinity : person.kills.length * oneRead;
-  if (!missing || missing.bytes > most)
-    return violated(`${missing?.bytes} bytes are missing after ${lines} lines: ${line}`);
-  count("honest lines");
-  if (missing.lines > 0) count("honest lines lost by victims or named", missing.lines);
-  house.accepted.set(person, lines + missing.lines + 1);
-  person.mayLack = false;
-  if (person.house === house) person.lastHeard = performance.now();
-}
-
-function judgeNotice(house: House, line: string): void {
-  const notice = publicNotice.exec(line)?.groups;
-  if (!notice) return violated(`the server has no such notice: ${line}`);
-  const { who = "", renamed = "", how = "", pid, gap } = notice;
-  if (gap) house.isGap = true;
-  if (line.includes("killed by ") && !killed.has(Number(pid)))
-    violated(`nobody has killed that worker: ${line}`);
-  const person = known.get(who) ?? known.get(renamed);
-  // A Redis that is away again and again can outlast a server's lease: then the others are told so.
-  const isOfLink = redis && / \(their server (was lost|is back)\)$/.test(line);
-  if (!person || isEnding || isOfLink) return;
-  const isHere = house === person.house;
-  if (line.startsWith(`* ${who} joined (`) && !(isHere && person.state === "here")) {
-    if (isHere) Object.assign(person, { state: "here", lastHeard: performance.now() });
-  } else if (line.startsWith(`* ${who} left`) && person.mayLeave?.test(how)) {
-    if (isHere) person.state = how ? "cut off" : "left";
-  } else violated(`nothing of that kind was done: ${line}`);
-}
-
-/** Reads in the server's log who is served by which process. */
-function readLog({ served }: House, line: string): void {
-  const log =
-    /^worker (?<pid>\d+) \(\S+\): (?:(?<who>\S+) (?:joined \(|was adopted)|worker \d+ of (?<who>\S+) .*over$)/;
-  const { pid, who = "" } = log.exec(line)?.groups ?? {};
-  if (pid) served.add(Number(pid));
-  const person = known.get(who);
-  if (person) person.worker = Number(pid);
-  if (!person || !killed.has(person.worker)) return;
-  // We killed it before we knew whom it serves, and so we may kill its successor.
-  person.kills.push(performance.now());
-  person.mayLeave = /^$|^worker/;
+/** Connects, to the next server if this one is gone. */
+async function connect(house: House): Promise<Client> {
+  await house.isUp;
+  const { isUp } = house;
+  return Client.connect(house).catch((error) => {
+    if (isUp === house.isUp) throw error;
+    return connect(house);
+  });
 }
 
 // --- Honest people -------------------------------------------------------------------------------
@@ -245,7 +86,7 @@ function readLog({ served }: House, line: string): void {
 /** Connects, and joins. Returns undefined if the server is full. */
 async function enter(house: House, name: string): Promise<Person | undefined> {
   const start = performance.now();
-  const client = await house.connect();
+  const client = await connect(house);
   const person = Object.assign(new Person(name), { house, client });
   known.set(name, person);
   house.people.add(person);
@@ -324,34 +165,7 @@ async function visit(house: House): Promise<void> {
 
 // --- Attackers -----------------------------------------------------------------------------------
 
-const rubbish = (length: number) =>
-  Uint8Array.from({ length }, () => (chance(0.05) ? 10 : upTo(255)));
-const texts = [
-  "| |*|**ann|* ann|:|::|a:b|ann|ann:| ann|ann |witness|ANN|ann2|ａｎｎ|ﬀ|a\u0301\u0300\u0302|\u0301ann",
-  "ann\u200b|\u202eann|\u2066x|\u2800|\u3000|\ufeffann|a\0b|\x1b[31mred|\x07|\x7f|a\tb|joined|worker",
-  "server|5|welcome|try|(|x(1|you|is|now|left|__proto__|constructor|/nick|//x|/help|-rf|guest|guest2",
-  "* ann left|ann: 7 forged|\r* server is shutting down|x\rann: 8 forged|x\u2028* forged|// * x",
-  "\x1b[2J\x1b[H* forged|\x1b]0;title\x07|\u202etxet\u2066|\0\0\0|a\u0085b\u009b31m|/|//|/nope|/who x",
-  `%s%n|$(reboot)|'; --|\\n|\ud800|${"😀".repeat(40)}|${"é".repeat(33)}|${"x".repeat(4096)}`,
-  "x".repeat(100_000),
-].flatMap((some) => some.split("|"));
-const writes: (() => string | Uint8Array)[] = [
-  () => rubbish(upTo(5000)),
-  () => "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
-  () => Uint8Array.of(0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3, ...rubbish(200)), // a TLS hello
-  () => Uint8Array.of(0xff, 0xfd, 1, 0xff, 0xfb, 3, 0xff, 0xfa, 31, 0, 80, 0xff, 0xf0, 10), // telnet
-  () => Uint8Array.of(0xe2, 0x82, 10, 0xf0, 0x9f, 0x98, 10, 0xed, 0xa0, 0x80, 10, 0xc0, 0xaf, 10),
-  () => "x".repeat(chance(0.5) ? 1_000_000 : upTo(2 * maxLine)), // no end
-  () => `${"x".repeat(maxLine - 1 + upTo(2))}\n`,
-  () => `${"é".repeat(maxLine / 2 - 1 + upTo(2))}\r\n`,
-  () => Buffer.concat([Buffer.alloc(maxLine / 3 - 2 + upTo(4), 0xfe), Buffer.from("\n")]), // thrice as long
-  () => `${"y".repeat(maxLine)}\n`.repeat(Math.ceil(500_000 / maxLine)),
-  () => pick(["\n", "\r\n\r\r\n", "\0"]).repeat(upTo(30_000)),
-  () => pick(["/who\n", "/help\n"]).repeat(upTo(300)),
-  () => `${pick(texts)}\n`.repeat(chance(0.5) ? 1 : upTo(50)),
-  () => Array.from({ length: chance(0.5) ? 1 : upTo(60) }, () => `/nick ${pick(texts)}\n`).join(""),
-  () => `/${"9j/4AAQ".repeat(upTo(300))}\n`,
-];
+const rubbish = rubbishBy(choices, maxLine);
 const ends: ((client: Client) => unknown)[] = [
   (client) => client.reset(),
   (client) => client.send("\n/quit\n".repeat(chance(0.5) ? 1 : 500)),
@@ -372,17 +186,17 @@ function send(client: Client, what: string | Uint8Array, { n, witness }: House):
 /** Somebody hostile, from connecting to the end: says a name, or none, then anything, then ends somehow. */
 async function attack(house: House): Promise<void> {
   await moment(0.3);
-  using client = await house.connect();
+  using client = await connect(house);
   const isIn = chance(0.8);
-  if (isIn) send(client, chance(0.8) ? `${pick(texts)}\n` : rubbish(upTo(60)), house);
+  if (isIn) send(client, chance(0.8) ? `${rubbish.text()}\n` : rubbish.bytes(upTo(60)), house);
   if (isIn && chance(0.5)) client.send("\n");
   if (isIn && password && chance(0.7)) client.send(`${password}\n`);
   if (chance(0.2)) client.pause();
   for (let turns = upTo(isIn ? 12 : 2); turns > 0 && !over; turns--) {
     if (chance(0.5)) await moment(0.5);
-    if (chance(0.9)) send(client, pick(writes)(), house);
+    if (chance(0.9)) send(client, rubbish.write(), house);
     else
-      for (const byte of Buffer.from(`${pick(texts).slice(0, 99)} é😀 drip\n`))
+      for (const byte of Buffer.from(`${rubbish.text().slice(0, 99)} é😀 drip\n`))
         client.send(Uint8Array.of(byte));
   }
   await pick(ends)(client);
@@ -390,7 +204,7 @@ async function attack(house: House): Promise<void> {
 
 async function flood(house: House): Promise<void> {
   await moment(10);
-  using client = await house.connect();
+  using client = await connect(house);
   client.send(`flood\n${password}\n${`${"f".repeat(1000)}\n`.repeat(10_000)}`);
   await moment(10);
 }
@@ -398,9 +212,9 @@ async function flood(house: House): Promise<void> {
 /** As many connections as there are places, and more. */
 async function storm(house: House): Promise<void> {
   await moment(10);
-  const connect = () => house.connect();
-  const clients = await Promise.all(Array.from({ length: upTo(maxClients + 10) }, connect));
-  for (const client of clients) if (chance(0.5)) send(client, `${pick(texts)}\nhello\n`, house);
+  const length = upTo(maxClients + 10);
+  const clients = await Promise.all(Array.from({ length }, () => connect(house)));
+  for (const client of clients) if (chance(0.5)) send(client, `${rubbish.text()}\nhello\n`, house);
   await moment(2);
   for (const client of clients) ends[upTo(1)]!(client);
 }
@@ -467,38 +281,12 @@ async function replaceServer(house: House): Promise<void> {
   await process.exited;
   count(isKill ? "servers killed" : "servers replaced");
   await moment(4);
-  await house.start();
-  const isBack = (line: string) => line.startsWith("* the server is back ");
+  await start(house);
   for (const { name, client } of all)
     await client.lines.until(() => client.lines.all.some(isBack), `${name} to be back`);
   house.lastUnknown = performance.now(); // whoever had no name yet was disconnected
   house.isFrozen = false;
-  if (isKill) reconcile(house, all, isBack);
-}
-
-/** After the death of a server, somebody may lack what others have heard before it, if they were told. */
-function reconcile(house: House, all: Person[], isBack: (line: string) => boolean): void {
-  const before = all.map(({ client: { lines } }) =>
-    lines.all.splice(0, lines.all.findIndex(isBack) + 1),
-  );
-  const isTold = (line: string) => /^\* (lines of others|a line of yours) may be /.test(line);
-  const told = before.map((lines) => lines.some(isTold));
-  for (const [n, lines] of before.entries()) {
-    const end = lines.findIndex((line) => isTold(line) || line.startsWith("* the server is gone"));
-    if (told[n]) lines.splice(end - 1, 1); // the server may have died in the middle of this line
-  }
-  if (told.includes(true)) for (const person of all) person.mayLack = person.kills.push(0) > 0;
-  witness(house, before[0]!);
-  for (const [n, person] of all.entries()) {
-    if (n === 0) continue;
-    const { heard, due, name } = person;
-    heard.push(...before[n]!.filter((line) => !privateNotice.test(line)));
-    if (!told[0] && !told[n] && heard.join("\n") !== due.join("\n"))
-      violated(
-        `${name} was not told: ${Bun.inspect(heard.slice(-5))} ${Bun.inspect(due.slice(-5))}`,
-      );
-    heard.length = due.length = 0;
-  }
+  if (isKill) reconcile(house);
 }
 
 /** One fault at a time: so that what each may do is known. */
@@ -546,7 +334,7 @@ const residents = ["ann", "bob", "carl", "dora", "emil", "fay"]; // three in eac
 for (let n = 0; n < (redis ? 2 : 1); n++) {
   const house = new House();
   houses.push(house);
-  await house.start();
+  await start(house);
   house.witness = (await enter(house, `witness${n}`))!;
   house.witness.client.lines.all.length = 0;
   house.witness.state = "here";
@@ -595,7 +383,7 @@ async function attackFor(ms: number, acts: Act[]): Promise<void> {
   void ending.promise.then(() => (over = true));
   const repeat = async (house: House, act: Act): Promise<void> => {
     for (; !over; count(act.name))
-      await act(house).catch((error: Error) => isEnding || violated(error.message));
+      await act(house).catch((error: Error) => run.isEnding || violated(error.message));
   };
   const loops = houses.flatMap((house) => acts.map((act) => repeat(house, act)));
   const people = houses.flatMap((house) => [...house.people]);
@@ -630,12 +418,12 @@ for (const [what, all] of Object.entries(memories)) {
 // The servers end in order, in the middle of another attack.
 void attackFor(3000, isCalm ? [] : attackers);
 await Bun.sleep(1000);
-isEnding = true;
+run.isEnding = true;
 for (const { server } of houses) {
   await server[Symbol.asyncDispose](); // which stops it, and looks for workers and errors
   ending.resolve();
   if (server.process.exitCode !== 0) violated(`server ended: ${server.process.exitCode}`);
 }
 const most = Math.round(Math.max(...memories.server) / 2 ** 20);
-console.log(`${Math.round(performance.now() / 1000)} s, ${most} MB: ${JSON.stringify(tally)}`);
+console.log(`${Math.round(performance.now() / 1000)} s, ${most} MB: ${JSON.stringify(run.tally)}`);
 process.exit();

@@ -1,14 +1,13 @@
 /** What the benchmark makes of a report: tables, charts, comparisons, and what the README says. */
 import { expect, test } from "bun:test";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { changes, compare } from "../bench/baseline.ts";
 import { readmePart, tables } from "../bench/report.ts";
 import { type Fault, type Measured, readReport, type Report, schema } from "../bench/schema.ts";
 import { bucket } from "../bench/stats.ts";
-import { root } from "./helpers.ts";
+import { root, temporaryFolder } from "./helpers.ts";
 
+const file = join(temporaryFolder(), "run.json");
 const wrong = { lost: 0, twice: 0, outOfOrder: 0, garbled: 0, cut: 0, echoed: 0, cutOff: 0 };
 
 function measured(ms: number): Measured {
@@ -104,23 +103,12 @@ test("in a terminal nothing is wider than 80 columns, and nothing is an escape c
 });
 
 test("a report of another version is refused", async () => {
-  using place = folder();
-  const write = (report: object) => Bun.write(place.file, JSON.stringify(report));
+  const write = (report: object) => Bun.write(file, JSON.stringify(report));
   await write(madeUp(1));
-  expect(readReport(place.file)).toEqual(madeUp(1));
+  expect(readReport(file)).toEqual(madeUp(1));
   await write({ ...madeUp(1), schema: 1 });
-  expect(() => readReport(place.file)).toThrow(
-    `is not of version ${schema} but of 1: measure again`,
-  );
+  expect(() => readReport(file)).toThrow(`is not of version ${schema} but of 1: measure again`);
 });
-
-function folder() {
-  const path = mkdtempSync(join(tmpdir(), "pipechat-bench-test-"));
-  return {
-    file: join(path, "run.json"),
-    [Symbol.dispose]: () => rmSync(path, { recursive: true }),
-  };
-}
 
 test("the README says what the report says", async () => {
   const part = async (file: string) => readmePart.exec(await Bun.file(join(root, file)).text())![0];

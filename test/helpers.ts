@@ -18,6 +18,14 @@ export function temporaryFolder(): string {
   return folder;
 }
 
+/** A file with a password's hash, much quicker to check than the one that users get. To be called at load. */
+export async function passwordFile(password: string): Promise<string> {
+  const file = join(temporaryFolder(), "hash");
+  const quick = { algorithm: "argon2id", memoryCost: 8, timeCost: 1 } as const;
+  await Bun.write(file, await Bun.password.hash(password, quick));
+  return file;
+}
+
 /** The path of a certificate, `NAME.pem`, or of its key, `NAME.key`; `ca.pem` has signed them all. */
 export function certificate(file: string): string {
   return join(import.meta.dir, "certificates", file);
@@ -112,19 +120,20 @@ class Lines {
   }
 
   /** Waits for a line that equals or matches, among all that came or will come. */
-  async line(wanted: string | RegExp): Promise<string> {
-    let found: string | undefined;
-    await this.until(() => {
-      found = this.all.find((line) => matches(line, wanted));
-      return found !== undefined;
-    }, `a line ${wanted}`);
-    return found!;
+  line(wanted: string | RegExp): Promise<string> {
+    return this.count(wanted, 1);
   }
 
-  /** Waits for `count` lines that equal or match. */
-  async count(wanted: string | RegExp, count: number): Promise<void> {
-    const found = () => this.all.filter((line) => matches(line, wanted)).length;
-    await this.until(() => found() >= count, `${count} lines ${wanted}`);
+  /** Waits for `count` lines that equal or match, and returns the last of them. */
+  async count(wanted: string | RegExp, count: number): Promise<string> {
+    let [found, seen]: [string[], number] = [[], 0];
+    await this.until(() => {
+      if (seen > this.all.length) [found, seen] = [[], 0]; // a test has removed some
+      found.push(...this.all.slice(seen).filter((line) => matches(line, wanted)));
+      seen = this.all.length; // looking at all of them again and again is slow
+      return found.length >= count;
+    }, `line ${count} of ${wanted}`);
+    return found[count - 1]!;
   }
 
   #tail(): string {
@@ -414,14 +423,18 @@ export function missingBefore(
   return { lines: n - next, bytes };
 }
 
-/** Random numbers that a seed repeats (mulberry32, by Tommy Ettinger, public domain). */
-export function randomFrom(seed: number): () => number {
-  return () => {
+/** Random choices that a seed repeats (mulberry32, by Tommy Ettinger, public domain). */
+export function randomFrom(seed: number) {
+  const random = () => {
     seed = (seed + 0x6d2b79f5) | 0;
     let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
     t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
     return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
   };
+  const chance = (probability: number) => random() < probability;
+  const upTo = (n: number) => Math.floor(random() * (n + 1));
+  const pick = <T>(from: readonly T[]): T => from[upTo(from.length - 1)]!;
+  return { random, chance, upTo, pick };
 }
 
 /** Waits until all `clients` have every numbered line that `sender` said: once, whole, in order. */

@@ -88,8 +88,7 @@ test("a megabyte without a newline is refused once, and 100,000 empty lines say 
 
 test("2,000 lines of rubbish: what others see is clean, and the next line always works", async () => {
   const seed = Number(process.env["SEED"] ?? Math.floor(Math.random() * 2 ** 31));
-  const random = randomFrom(seed);
-  const pick = <T>(from: T[]): T => from[Math.floor(random() * from.length)]!;
+  const { random, pick } = randomFrom(seed);
   using ann = await Client.connect(server, "ann");
   using bob = await Client.connect(server, "bob");
   const sequences = ["\x1b[", "\x1b]0;", "\x1bP", "\x1b\\", "\x9c", "* ann left"];

@@ -1,17 +1,8 @@
 /** Servers that share a room through a Redis Cluster, or through a Redis that has replicas. */
 import { expect } from "bun:test";
 import { allHave, freePort, numbered } from "./helpers.ts";
-import {
-  allSee,
-  back,
-  lost,
-  missing,
-  noticesTo,
-  startTwo,
-  Proxy,
-  Redis,
-  test,
-} from "./redis-server.ts";
+import { allSee, back, lost, missing, noticesTo, startTwo, Proxy, Redis } from "./redis-server.ts";
+import { test } from "./redis-server.ts";
 
 /** Three nodes with a third of the slots each, as Redis Cluster has them, and replicas on demand. */
 class Cluster implements AsyncDisposable {

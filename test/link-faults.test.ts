@@ -1,21 +1,8 @@
 /** Servers that share a room: one is lost, or the link to Redis is slow, refused or cut. */
 import { expect } from "bun:test";
 import { Client } from "./helpers.ts";
-import {
-  allSee,
-  back,
-  crash,
-  hasty,
-  heardBy,
-  lost,
-  noticesTo,
-  openRoom,
-  Proxy,
-  Redis,
-  startLinked,
-  startTwo,
-  test,
-} from "./redis-server.ts";
+import { allSee, back, crash, hasty, heardBy, lost, noticesTo, openRoom } from "./redis-server.ts";
+import { Proxy, Redis, startLinked, startTwo, test } from "./redis-server.ts";
 
 test("a server is killed, another stopped for long: all are told who left, and who is back with it", async (stack) => {
   const { redis, first, second, ann, bob } = await openRoom(stack, hasty);

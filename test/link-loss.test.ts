@@ -1,18 +1,8 @@
 /** Servers that share a room: Redis is lost and comes back, and everyone has what was said meanwhile. */
 import { expect } from "bun:test";
-import { allHave, Client, numbered, state, until } from "./helpers.ts";
-import {
-  allSee,
-  back,
-  hasty,
-  lost,
-  missing,
-  noticesTo,
-  openRoom,
-  Redis,
-  startLinked,
-  test,
-} from "./redis-server.ts";
+import { allHave, Client, long, numbered, state, until } from "./helpers.ts";
+import { allSee, back, hasty, lost, missing, noticesTo, openRoom, Redis } from "./redis-server.ts";
+import { startLinked, test } from "./redis-server.ts";
 
 /** Two people say numbered lines to each other, and to `carl` on a third server. */
 async function startTalk(stack: AsyncDisposableStack, env = {}) {
@@ -20,12 +10,12 @@ async function startTalk(stack: AsyncDisposableStack, env = {}) {
   const carl = stack.use(await Client.connect(stack.use(await startLinked(redis, env)), "carl"));
   const everyone = [ann, bob, carl];
   const talk = (count: number, from: number) => {
-    for (const talker of [ann, bob]) talker.send(numbered(count, from));
+    for (const talker of [ann, bob]) talker.send(numbered(count, from, long));
   };
   /** Every line on every server exactly once, in its sender's order, and no notice of a loss. */
   const allArrived = async (count: number) => {
-    await allHave([bob, carl], "ann", count);
-    await allHave([ann, carl], "bob", count);
+    await allHave([bob, carl], "ann", count, long);
+    await allHave([ann, carl], "bob", count, long);
     expect(noticesTo(everyone).filter((line) => line.includes("miss"))).toEqual([]);
   };
   return { redis, first, everyone, carl, talk, allArrived };
@@ -34,11 +24,11 @@ async function startTalk(stack: AsyncDisposableStack, env = {}) {
 test("kill -9 and restart of Redis in the middle of a flood: every line everywhere exactly once", async (stack) => {
   const { redis, everyone, carl, talk, allArrived } = await startTalk(stack, hasty);
   for (const round of [1, 2]) {
-    const end = round * 5_000;
-    talk(4_000, end - 5_000);
-    await carl.line(new RegExp(`^ann: ${end - 4_500} `));
+    const end = round * 500;
+    talk(400, end - 500);
+    await carl.line(new RegExp(`^ann: ${end - 450} `));
     await redis.kill();
-    talk(1_000, end - 1_000);
+    talk(100, end - 100);
     await allSee(everyone, lost, round);
     await redis.start();
     await allSee(everyone, back, round);
@@ -48,10 +38,10 @@ test("kill -9 and restart of Redis in the middle of a flood: every line everywhe
 
 test("a Redis that answers nothing: the chat goes on, and what it gets twice is told once", async (stack) => {
   const { redis, first, everyone, carl, talk, allArrived } = await startTalk(stack, hasty);
-  talk(4_000, 0);
-  await carl.line(/^ann: 500 /);
+  talk(400, 0);
+  await carl.line(/^ann: 50 /);
   redis.signal("SIGSTOP");
-  talk(1_000, 4_000);
+  talk(100, 400);
   const newcomer = stack.use(await Client.connect(first, "newcomer"));
   newcomer.send("hello\n");
   await everyone[0]!.line("newcomer: hello");
@@ -59,7 +49,7 @@ test("a Redis that answers nothing: the chat goes on, and what it gets twice is 
   redis.signal("SIGCONT"); // now it finds on the lost connections what was sent, and does it
   await allSee(everyone, back);
   await allSee(everyone, "newcomer: hello");
-  await allArrived(5_000);
+  await allArrived(500);
   const numbers = await redis.appended();
   expect(new Set(numbers).size).toBeLessThan(numbers.length); // it did get something twice
 });
@@ -110,14 +100,14 @@ test("more than is kept while the link is lost: both sides are told how much is 
   const eve = stack.use(await Client.connect(first, "eve"));
   await redis.kill();
   await allSee([ann, eve, bob], lost);
-  ann.send(numbered(45_000)); // 9 MB
-  await allHave([eve], "ann", 45_000);
+  ann.send(numbered(4500, 0, long)); // 9 MB
+  await allHave([eve], "ann", 4500, long);
   await eve.line("* too much waits for the link: other servers miss what is said from now");
   await redis.start();
   const notice = await bob.line(/^\* \d+ lines from server \d+ on \S+ are missing here$/);
   const count = Number(notice.split(" ")[1]);
   await eve.line(`* other servers have missed ${count} lines`);
-  await allHave([bob], "ann", 45_000 - count);
+  await allHave([bob], "ann", 4500 - count, long);
   expect(bob.lines.all.indexOf(notice)).toBe(
     bob.lines.all.findLastIndex((line) => line.startsWith("ann: ")) + 1,
   );

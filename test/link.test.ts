@@ -5,29 +5,19 @@ import {
   certificate,
   Client,
   freePort,
+  long,
   numbered,
   run,
   startServer,
-  state,
-  until,
-  within,
 } from "./helpers.ts";
-import {
-  allSee,
-  hasty,
-  heardBy,
-  lost,
-  missing,
-  openRoom,
-  startTwo,
-  Proxy,
-  Redis,
-  startLinked,
-  test,
-} from "./redis-server.ts";
+import { state, until, within } from "./helpers.ts";
+import { allSee, enterPair, hasty, heardBy, lost, missing, openRoom } from "./redis-server.ts";
+import { roomSharer, startTwo, Proxy, Redis, startLinked, test } from "./redis-server.ts";
+
+const enterRoom = roomSharer();
 
 test("three servers are one room: all see the same, in order, and another room nothing", async (stack) => {
-  const { redis, first, second, ann, bob } = await openRoom(stack);
+  const { redis, first, second, ann, bob } = await enterRoom(stack);
   const third = stack.use(await startLinked(redis));
   const elsewhere = stack.use(await startLinked(redis, {}, "--room", "other"));
   const carl = stack.use(await Client.connect(third, "carl"));
@@ -60,7 +50,7 @@ test("three servers are one room: all see the same, in order, and another room n
 });
 
 test("a name that someone has on another server, in any case, gets a number, and is free when they leave", async (stack) => {
-  const { second, ann } = await openRoom(stack);
+  const { second, ann } = await enterRoom(stack);
   const other = stack.use(await Client.connect(second, "ＡNN"));
   expect(other.lines.all[0]).toBe("* ＡNN is taken, you are ＡNN2");
   ann.send("/nick eve\n");
@@ -78,7 +68,9 @@ test("a name that someone has on another server, in any case, gets a number, and
 test("a client whose name another server has taken gets another, whatever happens meanwhile", async (stack) => {
   const redis = stack.use(await Redis.start());
   const proxy = stack.use(await Proxy.start(redis));
-  const { first, ann, bob } = await startTwo(stack, proxy, redis, hasty);
+  const first = stack.use(await startLinked(proxy, hasty, "--spares", "1"));
+  const second = stack.use(await startLinked(redis, hasty));
+  const { ann, bob } = await enterPair(stack, first, second);
   /** Gives a name to a server that is not there, and waits until the first one asks for `key`. */
   const take = async (name: string, key: string) => {
     const asked = Promise.withResolvers<void>();
@@ -129,7 +121,7 @@ test("a name that was sent in time counts, however long Redis takes to give it",
 });
 
 test("10 people on two servers want one name at once: one gets it, the others a number each", async (stack) => {
-  const { first, second } = await openRoom(stack);
+  const { first, second } = await enterRoom(stack);
   const numbers = Array.from({ length: 10 }, (_, n) => n + 1);
   const clients = await Promise.all(
     numbers.map(async (n) => stack.use(await Client.connect(n % 2 ? first : second, `p${n}`))),
@@ -142,26 +134,26 @@ test("10 people on two servers want one name at once: one gets it, the others a 
 });
 
 test("a slow server loses nothing", async (stack) => {
-  const { second, ann, bob } = await openRoom(stack);
-  ann.send(numbered(10_000));
-  bob.send(numbered(10_000));
-  await bob.line(/^ann: 500 /);
+  const { second, ann, bob } = await enterRoom(stack);
+  ann.send(numbered(1000, 0, long));
+  bob.send(numbered(1000, 0, long));
+  await bob.line(/^ann: 50 /);
   second.process.kill("SIGSTOP");
   await until(() => state(second.pid) === "T", "its stop");
-  ann.send(numbered(10_000, 10_000));
+  ann.send(numbered(1000, 1000, long));
   ann.send("/who\n"); // answered when all of it is appended here
   await ann.line(/online:$/);
   second.process.kill("SIGCONT");
-  await allHave([bob], "ann", 20_000);
-  await allHave([ann], "bob", 10_000);
+  await allHave([bob], "ann", 2000, long);
+  await allHave([ann], "bob", 1000, long);
   expect(bob.lines.all).not.toContain(missing);
 });
 
 test("a flood that is faster than Redis waits for it, and nothing is lost", async (stack) => {
-  const { redis, ann, bob } = await openRoom(stack);
+  const { redis, ann, bob } = await enterRoom(stack);
   await redis.send("CLIENT", "PAUSE", "1500", "WRITE");
-  ann.send(numbered(45_000)); // 9 MB, and 8 MiB may wait
-  await allHave([bob], "ann", 45_000);
+  ann.send(numbered(4500, 0, long)); // 9 MB, and 8 MiB may wait
+  await allHave([bob], "ann", 4500, long);
   expect(ann.heard).toEqual(["* bob joined (2 online)"]);
 });
 

@@ -1,13 +1,12 @@
 import { expect, test } from "bun:test";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { root } from "./helpers.ts";
+import { root, temporaryFolder } from "./helpers.ts";
+
+const FILE = join(temporaryFolder(), "log");
 
 /** What a script logs to a file that is full already, until the script makes room. */
 async function logOf(script: string): Promise<string> {
-  const folder = mkdtempSync(join(tmpdir(), "pipechat-"));
-  const FILE = join(folder, "log");
   await Bun.write(FILE, new Uint8Array(1024)); // the limit is a block, of 512 or 1024 bytes
   const shell = 'ulimit -f 1; trap "" XFSZ; exec "$0" -e "$1" >> "$FILE"';
   const all = `
@@ -21,9 +20,7 @@ async function logOf(script: string): Promise<string> {
   const env = { ...process.env, FILE };
   const child = Bun.spawn(["sh", "-c", shell, process.execPath, all], { cwd: root, env });
   expect(await child.exited).toBe(0);
-  const text = readFileSync(FILE, "utf8");
-  rmSync(folder, { recursive: true });
-  return text;
+  return readFileSync(FILE, "utf8");
 }
 
 test("a log that could not be written goes on when there is room, and says what is missing", async () => {

@@ -1,13 +1,13 @@
 /** What a user installs. */
 import { expect, setDefaultTimeout, test } from "bun:test";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { Client, patience, root, run, testWith, watchServer } from "./helpers.ts";
+import { Client, patience, root, run, temporaryFolder, testWith } from "./helpers.ts";
+import { watchServer } from "./helpers.ts";
 
 setDefaultTimeout(2 * patience);
 
 const bun = process.execPath;
+const folder = temporaryFolder();
 
 /** Checks that these files are the scripts, their parts, and what one has to know about them. */
 function expectPackage(files: string[]): void {
@@ -18,7 +18,6 @@ function expectPackage(files: string[]): void {
 }
 
 test("the package holds the scripts and their parts, and chats in an empty folder", async () => {
-  const folder = mkdtempSync(join(tmpdir(), "pipechat-package-"));
   const packed = await run([bun, "pm", "pack", "--destination", folder]);
   expect(packed.code).toBe(0);
   expectPackage(Array.from(packed.stdout.matchAll(/^packed \S+ (\S+)$/gm), ([, file]) => file!));
@@ -52,7 +51,6 @@ test("the package holds the scripts and their parts, and chats in an empty folde
     expect(lacking.stderr).toMatch(new RegExp(`^${script}: it runs on Bun, [^\n]*\n$`));
   }
   expect(await server.stop()).toBe(0);
-  rmSync(folder, { recursive: true });
 });
 
 testWith("npm", "what npm packs")("npm packs the same files as Bun", async () => {

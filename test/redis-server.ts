@@ -3,20 +3,14 @@
  *
  * @module
  */
+import { afterAll } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { appendFile } from "node:fs/promises";
 import { connect, createServer, type AddressInfo, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import {
-  Client,
-  freePort,
-  isAlive,
-  patience,
-  type Server,
-  startServer,
-  testWith,
-} from "./helpers.ts";
+import { Client, freePort, isAlive, patience, type Server, startServer } from "./helpers.ts";
+import { testWith } from "./helpers.ts";
 
 const testWithRedis = testWith("redis-server", "several servers that share a room");
 
@@ -172,29 +166,57 @@ export class Proxy implements AsyncDisposable {
   }
 }
 
+type Url = { url: string };
+
 /** For tests that wait for leases, pauses or timeouts of a link: see parts/shared/testing.ts. */
 export const hasty = { PIPECHAT_HASTE: "4" };
 
 /** Starts a server that is linked to the others of a Redis. */
-export function startLinked(redis: { url: string }, env = {}, ...args: string[]): Promise<Server> {
+export function startLinked(redis: Url, env = {}, ...args: string[]): Promise<Server> {
   const options = { env: { PIPECHAT_HASTE: "", ...env } };
-  return startServer(["--redis", redis.url, "--rate", "0", ...args], options);
+  return startServer(["--redis", redis.url, "--rate", "0", "--spares", "0", ...args], options);
 }
 
-/** Two servers that share a room, with `ann` on the first and `bob` on the second. */
-export async function startTwo(
-  stack: AsyncDisposableStack,
-  redis: { url: string },
-  other: { url: string },
-  env = {},
-) {
-  const [first, second] = await Promise.all([startLinked(redis, env), startLinked(other, env)]);
-  stack.use(first);
-  stack.use(second);
+async function startPair(stack: AsyncDisposableStack, redis: Url, other: Url, env = {}) {
+  const servers = await Promise.all([startLinked(redis, env), startLinked(other, env)]);
+  const [first, second] = servers.map((server) => stack.use(server)) as [Server, Server];
+  return { first, second };
+}
+
+/** Lets `ann` join one server and `bob` another. */
+export async function enterPair(stack: AsyncDisposableStack, first: Server, second: Server) {
   const ann = stack.use(await Client.connect(first, "ann"));
   const bob = stack.use(await Client.connect(second, "bob"));
   await ann.line("* bob joined (2 online)");
   return { first, second, ann, bob };
+}
+
+/** Two servers that share a room, with `ann` on the first and `bob` on the second. */
+export async function startTwo(stack: AsyncDisposableStack, redis: Url, other: Url, env = {}) {
+  const { first, second } = await startPair(stack, redis, other, env);
+  return enterPair(stack, first, second);
+}
+
+/** Opens rooms for tests, one after the other, on two servers that each leaves empty. To be called at load. */
+export function roomSharer() {
+  const ofFile = new AsyncDisposableStack();
+  afterAll(() => ofFile.disposeAsync());
+  let started: Promise<{ redis: Redis; first: Server; second: Server }> | undefined;
+  const start = async () => {
+    const redis = ofFile.use(await Redis.start());
+    return { redis, ...(await startPair(ofFile, redis, redis)) };
+  };
+  return async (stack: AsyncDisposableStack) => {
+    const { redis, first, second } = await (started ??= start());
+    stack.defer(async () => {
+      for (const server of [first, second]) {
+        await server.hasWorkers(0);
+        server.log.all.length = 0;
+      }
+      await redis.until((names) => names === "0", "HLEN", "{pipechat:lobby}:names");
+    });
+    return { redis, ...(await enterPair(stack, first, second)) };
+  };
 }
 
 /** The same, with a Redis of their own. */

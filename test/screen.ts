@@ -114,6 +114,7 @@ export function squeeze(text: string): string {
 export class Session implements Disposable {
   readonly process: Bun.Subprocess;
   raw = "";
+  tail = ""; // the end of it, quicker to look at when there are megabytes
   readonly #screen: Screen;
   #unshown = ""; // has come, and is drawn when somebody looks: that takes long
 
@@ -129,6 +130,7 @@ export class Session implements Disposable {
         data: (_, chunk) => {
           const text = decoder.decode(chunk, { stream: true });
           this.raw += text;
+          this.tail = (this.tail + text).slice(-1000);
           this.#unshown += text;
         },
       },

@@ -1,16 +1,15 @@
 /** Clients that are telnet: how they end lines, and what they send beside text. */
 import { expect, setDefaultTimeout, test } from "bun:test";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createConnection } from "node:net";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { Telnet } from "../parts/worker/telnet.ts";
-import { Client, patience, type Server, sharedServer, startServer, within } from "./helpers.ts";
+import { Client, passwordFile, patience, type Server, sharedServer } from "./helpers.ts";
+import { startServer, within } from "./helpers.ts";
 import { openRoom } from "./scenes.ts";
 
 setDefaultTimeout(2 * patience);
 
 const server = await sharedServer();
+const hash = await passwordFile("secret words");
 
 const [IAC, DONT, DO, WILL, SB, IP, SE, TM] = [255, 254, 253, 251, 250, 244, 240, 6];
 const ctrlC = [IAC, IP, IAC, DO, TM]; // what telnet(1) sends then
@@ -63,11 +62,7 @@ test("a line that ends with CR is heard at once, and LF or NUL behind it is no l
 });
 
 test("name and password may end with CR, and the LF behind it is no answer", async () => {
-  const folder = mkdtempSync(join(tmpdir(), "pipechat-telnet-"));
-  const file = join(folder, "hash");
-  writeFileSync(file, await Bun.password.hash("secret words"));
-  await using server = await startServer(["--password-file", file]);
-  rmSync(folder, { recursive: true });
+  await using server = await startServer(["--password-file", hash]);
   using ann = await Client.connect(server);
   ann.send("ann\r");
   await ann.line("* password:");

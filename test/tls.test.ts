@@ -4,7 +4,14 @@ import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { connect as connectTLS } from "node:tls";
 import { allHave, certificate, Client, disconnect, ended, long, numbered } from "./helpers.ts";
-import { patience, root, run, sharedServer, startServer, temporaryFolder } from "./helpers.ts";
+import {
+  passwordFile,
+  patience,
+  run,
+  sharedServer,
+  startServer,
+  temporaryFolder,
+} from "./helpers.ts";
 import { testWith, until, within } from "./helpers.ts";
 import { Session } from "./screen.ts";
 
@@ -178,18 +185,14 @@ test("SIGHUP brings the new certificate to new connections, and a bad one change
   await ann.line("* 1 online:");
 });
 
-const hash = file("hash");
 const password = "correct horse";
-{
-  const made = Bun.spawnSync([bun, "server.ts", "--hash-password"], {
-    cwd: root,
-    stdin: Buffer.from(`${password}\n`),
-  });
-  writeFileSync(hash, made.stdout);
-}
+const hash = await passwordFile(password);
+const made = await run([bun, "server.ts", "--hash-password"], { stdin: `${password}\n` });
+writeFileSync(file("made"), made.stdout);
+const guarded = await sharedServer("--password-file", hash);
 
 test("--hash-password makes an argon2id hash, and shows no password in a terminal", async () => {
-  expect(readFileSync(hash, "utf8")).toMatch(/^\$argon2id\$[^\n]*\n$/);
+  expect(made.stdout).toMatch(/^\$argon2id\$[^\n]*\n$/);
   using session = new Session([bun, "server.ts", "--hash-password"]);
   await session.shows("password:");
   session.type("hidden words\r");
@@ -198,27 +201,23 @@ test("--hash-password makes an argon2id hash, and shows no password in a termina
   expect(session.raw).not.toContain("hidden");
 });
 
-test.concurrent(
-  "who says nothing is asked for the name, over TLS and with a password, too",
-  async () => {
-    await using server = await startServer([...withTLS, "--password-file", hash]);
-    using ann = await enter(undefined, server);
-    await ann.line("* your name?");
-    ann.send("ann\n");
-    await ann.line("* password:");
-    ann.send(`${password}\n`);
-    await ann.line(/^\* welcome ann /);
-  },
-);
-
-test.concurrent("without the password nobody is anybody: no name, no member, no word", async () => {
-  await using server = await startServer(["--password-file", hash]);
-  using ann = await Client.connect(server);
+test("who says nothing is asked for the name, over TLS and with a password, too", async () => {
+  await using server = await startServer([...withTLS, "--password-file", file("made")]);
+  using ann = await enter(undefined, server);
+  await ann.line("* your name?");
   ann.send("ann\n");
   await ann.line("* password:");
   ann.send(`${password}\n`);
   await ann.line(/^\* welcome ann /);
-  using eve = await Client.connect(server);
+});
+
+test("without the password nobody is anybody: no name, no member, no word", async () => {
+  using ann = await Client.connect(guarded);
+  ann.send("ann\n");
+  await ann.line("* password:");
+  ann.send(`${password}\n`);
+  await ann.line(/^\* welcome ann /);
+  using eve = await Client.connect(guarded);
   eve.send("ann\n");
   await eve.line("* password:");
   ann.send("secret\n/who\n");
@@ -237,11 +236,11 @@ test.concurrent("without the password nobody is anybody: no name, no member, no 
     "* wrong password, goodbye",
   ]);
   expect(ann.heard.some((line) => /joined|left/.test(line))).toBe(false);
-  await server.log.count(/^127\.0\.0\.1 was (told|refused): wrong password/, 3);
-  expect(server.log.all.join()).not.toContain("guess");
+  await guarded.log.count(/^127\.0\.0\.1 was (told|refused): wrong password/, 3);
+  expect(guarded.log.all.join()).not.toContain("guess");
 });
 
-test.concurrent("who does not answer the question for the password is let go", async () => {
+test("who does not answer the question for the password is let go", async () => {
   await using server = await startServer(["--password-file", hash, "--join-timeout", "4"]);
   using eve = await Client.connect(server);
   eve.send("eve\n");
@@ -250,51 +249,43 @@ test.concurrent("who does not answer the question for the password is let go", a
   await eve.ended();
 });
 
-test.concurrent(
-  "client.ts asks for the password without showing it, and remembers it for a reconnection",
-  async () => {
-    await using server = await startServer(["--password-file", hash]);
-    using session = new Session([bun, "client.ts", `:${server.port}`, "ann"]);
-    await session.shows("* password:");
-    const before = session.raw.length;
-    session.type("wrong one ".repeat(20)); // which takes no rows, for it is not shown
-    await until(() => session.raw.length > before, "its redrawing");
-    session.type("\r");
-    await session.shows(/connecting.*\n.*\* password:\n.*\* wrong password, try again:/);
-    session.type(`\x1b[200~${password}\n\x1b[201~\r`); // pasted
-    await session.shows("* welcome ann");
-    session.type("\x1b[A"); // Up: it is not in the history
-    session.type("visible\r");
-    await session.shows("you: visible");
-    await disconnect(server, "ann");
-    await session.shows(/not connected[^]*welcome ann/);
-    expect(session.raw).not.toMatch(/correct|horse|wrong one/);
-  },
-);
+test("client.ts asks for the password without showing it, and remembers it for a reconnection", async () => {
+  using session = new Session([bun, "client.ts", `:${guarded.port}`, "ann"]);
+  await session.shows("* password:");
+  const before = session.raw.length;
+  session.type("wrong one ".repeat(20)); // which takes no rows, for it is not shown
+  await until(() => session.raw.length > before, "its redrawing");
+  session.type("\r");
+  await session.shows(/connecting.*\n.*\* password:\n.*\* wrong password, try again:/);
+  session.type(`\x1b[200~${password}\n\x1b[201~\r`); // pasted
+  await session.shows("* welcome ann");
+  session.type("\x1b[A"); // Up: it is not in the history
+  session.type("visible\r");
+  await session.shows("you: visible");
+  await disconnect(guarded, "ann");
+  await session.shows(/not connected[^]*welcome ann/);
+  expect(session.raw).not.toMatch(/correct|horse|wrong one/);
+});
 
-test.concurrent(
-  "client.ts in a pipe takes the password from its environment, or says that it needs it",
-  async () => {
-    await using server = await startServer(["--password-file", hash]);
-    const client = [bun, "client.ts", `:${server.port}`, "bot"];
-    const lacking = await run(client, { stdin: "hi\n" });
-    expect([lacking.code, lacking.stderr]).toEqual([
-      1,
-      "client.ts: the server wants a password: PIPECHAT_PASSWORD is not set\n",
-    ]);
-    const wrong = await run(["env", "PIPECHAT_PASSWORD=x", ...client], { stdin: "hi\n" });
-    expect([wrong.code, wrong.stderr]).toEqual([
-      1,
-      "client.ts: the server wants a password: PIPECHAT_PASSWORD is wrong\n",
-    ]);
-    const right = await run(["env", `PIPECHAT_PASSWORD=${password}`, ...client], {
-      stdin: "/who\n",
-    });
-    expect(right.code).toBe(0);
-    expect(right.stdout).toContain("* 1 online:\n");
-    expect(right.stdout + right.stderr).not.toContain(password);
-  },
-);
+test("client.ts in a pipe takes the password from its environment, or says that it needs it", async () => {
+  const client = [bun, "client.ts", `:${guarded.port}`, "bot"];
+  const lacking = await run(client, { stdin: "hi\n" });
+  expect([lacking.code, lacking.stderr]).toEqual([
+    1,
+    "client.ts: the server wants a password: PIPECHAT_PASSWORD is not set\n",
+  ]);
+  const wrong = await run(["env", "PIPECHAT_PASSWORD=x", ...client], { stdin: "hi\n" });
+  expect([wrong.code, wrong.stderr]).toEqual([
+    1,
+    "client.ts: the server wants a password: PIPECHAT_PASSWORD is wrong\n",
+  ]);
+  const right = await run(["env", `PIPECHAT_PASSWORD=${password}`, ...client], {
+    stdin: "/who\n",
+  });
+  expect(right.code).toBe(0);
+  expect(right.stdout).toContain("* 1 online:\n");
+  expect(right.stdout + right.stderr).not.toContain(password);
+});
 
 test("--max-per-address counts, and gives places back", async () => {
   await using server = await startServer(["--max-per-address", "2"]);
