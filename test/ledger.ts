@@ -115,7 +115,11 @@ function witness(house: House, lines: string[]): void {
 /** Compares what a person has heard with what the witness has. */
 function compare(person: Person): void {
   const { client, heard, due, name } = person;
-  heard.push(...client.lines.all.splice(0).filter((line) => !privateNotice.test(line)));
+  const lines = client.lines.all.splice(0).filter((line) => !privateNotice.test(line));
+  // Where plain streams have lost the rest of a line with a worker, a new one begins.
+  const isCut = (line: string) =>
+    line === "" || due.some((whole) => whole !== line && whole.startsWith(line));
+  heard.push(...(mayMiss(person) ? lines.filter((line) => !isCut(line)) : lines));
   let [n, isDue] = [0, 0];
   for (; n < heard.length && isDue < due.length; isDue++) {
     if (heard[n] === due[isDue]) n++;
