@@ -143,8 +143,8 @@ for (const late of [100, 1000]) {
 }
 
 test("the join timeout does not begin before there is a process that hears the name", async () => {
-  const slow = goodWorker.replace("const relay = ", "await Bun.sleep(1000);\nconst relay = ");
-  await using server = await startWithWorker(slow, "--join-timeout", "3");
+  const slow = goodWorker.replace("const relay = ", "await Bun.sleep(650);\nconst relay = ");
+  await using server = await startWithWorker(slow, "--join-timeout", "2");
   using ann = await Client.connect(server);
   await ann.line("* your name?");
   await Bun.sleep(250); // she thinks about it

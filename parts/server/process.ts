@@ -47,7 +47,7 @@ export const workerEnvironment = {
   ...(haste !== 1 && { PIPECHAT_HASTE: `${haste}` }),
 };
 
-const startTimeout = 5000 / haste; // for a worker to start, which takes about 20 ms, ms
+const startTimeout = 8000 / haste; // for a worker to start, which takes less than 100 ms, ms
 const serveTimeout = 1000; // for a worker to take its client's socket, ms
 const maxRequests = 3; // the one that is being answered, a leave, and a rename by the server
 
