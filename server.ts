@@ -16,7 +16,7 @@ import { existsSync } from "node:fs";
 import { createServer } from "node:net";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
-import { Adoption } from "./parts/server/adopt.ts";
+import { type Adopted, Adoption } from "./parts/server/adopt.ts";
 import { broadcast } from "./parts/server/broadcast.ts";
 import { Connection } from "./parts/server/connection.ts";
 import { countPlaces, listen, obeySignals, shutDown } from "./parts/server/lifecycle.ts";
@@ -93,13 +93,14 @@ function startWorker(): WorkerProcess {
 }
 
 /** A connection's life. An error in it ends this connection, and no other. */
-async function serve(connection: Connection): Promise<void> {
+async function serve(connection: Connection, adopted?: Adopted): Promise<void> {
   let worker: WorkerProcess | undefined;
   try {
     using _place = places.take(connection); // parts/server/places.ts
     await adoption.complete; // the clients of a dead server come first
-    worker = await handOver(connection, adoption.heritage(connection));
-    adoption.settle(connection, worker);
+    worker = await handOver(connection, adopted?.heritage);
+    adopted?.settle(worker);
+    connection.give(worker);
     using _question = after(500 / haste, () => {
       if (connection.isBefore("heard")) connection.tell("your name?");
     });
@@ -175,8 +176,7 @@ async function replace(connection: Connection, dead: WorkerProcess): Promise<Wor
   const heir = await handOver(connection, { name, isTorn, isLeaving: !isOpen });
   const isWhole = connection.give(heir); // what the dead one had not passed on goes out again
   if (name) room.takeOver(connection, dead.pid, await dead.ended);
-  if (lines || isTorn) connection.tell(`${lines ? "lines" : "a line"} of yours may be lost`);
-  if (!isWhole) connection.tell("lines of others may be missing here");
+  connection.tellLosses(lines ? "lines" : isTorn ? "a line" : "", !isWhole);
   return heir;
 }
 

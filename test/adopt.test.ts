@@ -1,9 +1,12 @@
 import { expect, setDefaultTimeout, test as anyTest } from "bun:test";
-import { chmodSync, closeSync, existsSync, mkdirSync, mkdtempSync, openSync } from "node:fs";
-import { readdirSync, rmSync, symlinkSync } from "node:fs";
+import { chmodSync, chownSync, closeSync, existsSync, mkdirSync, mkdtempSync } from "node:fs";
+import { openSync, readdirSync, rmSync, symlinkSync } from "node:fs";
+import { once } from "node:events";
+import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { native } from "../parts/shared/native.ts";
+import { descriptorOf } from "../parts/shared/socket.ts";
 import { children, Client, ended, freePort, long, missingBefore, numbered } from "./helpers.ts";
 import { patience, root, type Server, spoken, startServer } from "./helpers.ts";
 import { Redis, startLinked, test as testWithRedis } from "./redis-server.ts";
@@ -14,6 +17,7 @@ const test = native ? anyTest : () => {};
 /** A test that mostly waits: those that stand together run together. */
 const testBeside = native ? anyTest.concurrent : () => {};
 const gone = "* the server is gone, waiting for another (10 s)";
+const isRoot = process.getuid?.() === 0;
 const missing = "* lines of others may be missing here";
 
 /** An address where servers come and go, and a folder of its own for the socket of whoever waits. */
@@ -25,13 +29,19 @@ class Place implements AsyncDisposable {
   constructor(
     readonly args: string[] = [],
     readonly env: Record<string, string> = {},
+    readonly before: string[] = [],
   ) {}
+
+  /** The Unix socket on which its server hears those who wait. */
+  get path(): string {
+    return join(this.folder, "pipechat", `127.0.0.1:${this.port}`);
+  }
 
   async start(): Promise<Server> {
     const args = ["--port", `${this.port}`, "--rate", "0", ...this.args];
     // Under bun test --no-orphans, the workers would be killed with their server.
     const env = { BUN_FEATURE_FLAG_NO_ORPHANS: "", XDG_RUNTIME_DIR: this.folder, ...this.env };
-    return (this.server = await startServer(args, { env }));
+    return (this.server = await startServer(args, { env, before: this.before }));
   }
 
   /** Ends the server, which disconnects nobody. */
@@ -55,6 +65,20 @@ class Place implements AsyncDisposable {
     rmSync(this.folder, { recursive: true });
   }
 }
+
+/** Offers the file behind a descriptor as a client, as a worker does; gives the server's answer. */
+async function offer(place: Place, fd: number, text: string): Promise<string> {
+  const answer = Promise.withResolvers<string>();
+  const data = (_: Bun.Socket, chunk: Buffer) => answer.resolve(`${chunk}`);
+  const close = () => answer.resolve("");
+  const socket = await Bun.connect({ unix: place.path, socket: { data, close } });
+  native!.pass((socket as unknown as { fd: number }).fd, fd);
+  socket.write(`${text}\n`);
+  await answer.promise;
+  socket.end();
+  return answer.promise;
+}
+const good = { pid: 1, name: "eve", isTorn: false, unsaid: "", unshown: "", mayLack: false };
 
 async function restarted(clients: Client[]): Promise<void> {
   for (const client of clients) await client.line(/^\* the server is back /);
@@ -286,39 +310,51 @@ testBeside("an offer that is rubbish is refused, and harms nobody", async () => 
   await using place = new Place();
   const server = await place.start();
   using ann = await Client.connect(place, "ann");
-  const path = join(place.folder, "pipechat", `127.0.0.1:${place.port}`);
-  const good = { pid: 1, name: "eve", isTorn: false, unsaid: "", unshown: "", mayLack: false };
   const fd = openSync(join(root, "package.json"), "r");
   const before = server.log.all.length;
-  const offers = [
-    "rubbish",
-    "null",
-    JSON.stringify(good),
-    JSON.stringify({ ...good, name: "* eve" }),
-  ];
-  for (const offer of offers) {
-    const ended = Promise.withResolvers<string>();
-    const socket = await Bun.connect({
-      unix: path,
-      socket: {
-        data: (_, chunk) => ended.resolve(`${chunk}`),
-        close: () => ended.resolve(""),
-      },
-    });
-    native!.pass((socket as unknown as { fd: number }).fd, fd);
-    socket.write(`${offer}\n`);
-    expect(await ended.promise).toBe("refused\n");
-    socket.end();
-  }
+  const names = ["rubbish", "null", good, { ...good, name: "* eve" }];
+  const offers = names.map((it) => (typeof it === "string" ? it : JSON.stringify(it)));
+  for (const text of offers) expect(await offer(place, fd, text)).toBe("refused\n");
   // One that passes nothing, and one that goes at once.
-  const silent = await Bun.connect({ unix: path, socket: { data() {} } });
+  const silent = await Bun.connect({ unix: place.path, socket: { data() {} } });
   silent.write("+rubbish\n");
-  (await Bun.connect({ unix: path, socket: { data() {} } })).terminate();
+  (await Bun.connect({ unix: place.path, socket: { data() {} } })).terminate();
   closeSync(fd);
   await server.log.count(/was not adopted/, offers.length + 1);
   expect(server.log.all.length - before).toBeGreaterThan(offers.length);
   ann.send("/who\n");
   await ann.line(/ann/);
+  const isThere = (...as: string[]) => Bun.spawnSync([...as, "test", "-S", place.path]).success;
+  expect(isThere()).toBe(true);
+  if (isRoot && Bun.which("setpriv"))
+    expect(isThere("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")).toBe(false);
+});
+
+testBeside("a client that two workers offer is adopted once, and told", async () => {
+  await using place = new Place();
+  const server = await place.start();
+  using ann = await Client.connect(place, "ann");
+  const accepted = Promise.withResolvers<Socket>();
+  const listener = createServer({ pauseOnConnect: true }, accepted.resolve).listen(0, "127.0.0.1");
+  await once(listener, "listening");
+  const eve = connect((listener.address() as AddressInfo).port);
+  let heard = "";
+  eve.setEncoding("utf8").on("data", (text) => (heard += text));
+  const fd = descriptorOf(await accepted.promise);
+  const text = JSON.stringify({ ...good, unsaid: "hello\n", unshown: btoa("ann: hi\n") });
+  const answers = await Promise.all([offer(place, fd, text), offer(place, fd, text)]);
+  expect(answers).toEqual(["taken\n", "taken\n"]);
+  await ann.line("hello");
+  await server.log.line(/eve was adopted from worker 1$/);
+  eve.write("are you there?\n");
+  await ann.line("eve: are you there?");
+  expect(ann.messages.filter((line) => line.includes("hello"))).toEqual(["hello"]);
+  expect(heard.match(/ann: hi/g)).toHaveLength(1);
+  expect(heard).toContain("* lines of yours may be lost\n" + missing);
+  eve.destroy();
+  (await accepted.promise).destroy();
+  listener.close();
+  await ann.line("* eve left");
 });
 
 testBeside("in a folder that is not safe, nobody waits, and the log says why", async () => {
@@ -334,17 +370,43 @@ testBeside("in a folder that is not safe, nobody waits, and the log says why", a
   await (await place.start()).log.line(refusal);
   await place.server.stop();
   rmSync(folder);
-  const deep = join(place.folder, "x".repeat(100));
-  mkdirSync(deep);
-  await using long = new Place([], { XDG_RUNTIME_DIR: deep });
-  await (await long.start()).log.line(/ is too long for a Unix socket$/);
-  mkdirSync(join(long.folder, "pipechat"));
-  using ann = await Client.connect(long, "ann");
-  await long.end("SIGKILL");
-  await ann.ended();
-  await long.start();
+  if (isRoot) {
+    mkdirSync(folder, 0o700);
+    chownSync(folder, 65534, 65534);
+    await (await place.start()).log.line(refusal);
+    await place.server.stop();
+    rmSync(folder, { recursive: true });
+  }
   await place.start();
 });
+
+testBeside("a long path is no problem", async () => {
+  await using place = new Place();
+  const deep = join(place.folder, "x".repeat(100));
+  mkdirSync(deep);
+  place.env["XDG_RUNTIME_DIR"] = deep;
+  await place.start();
+  using ann = await Client.connect(place, "ann");
+  await place.end("SIGKILL");
+  await place.start();
+  await restarted([ann]);
+});
+
+const fill = ["unshare", "-m", "sh", "-ec"];
+fill.push(`mount -t tmpfs -o nr_inodes=1 none "$XDG_RUNTIME_DIR"; exec "$@"`, "sh");
+const canFill = native && Bun.which("unshare") && Bun.spawnSync(["unshare", "-m", "true"]).success;
+(canFill ? testBeside : () => {})(
+  "on a full disk people chat, and the log says why nobody waits",
+  async () => {
+    await using place = new Place([], {}, fill);
+    const server = await place.start();
+    await server.log.line(/^if this server is killed, its clients are lost: ENOSPC/);
+    using ann = await Client.connect(place, "ann");
+    using bob = await Client.connect(place, "bob");
+    ann.send("hello\n");
+    await bob.line("ann: hello");
+  },
+);
 
 (native ? testWithRedis : () => {})(
   "with --redis, names stay theirs, and nobody reads that they left",

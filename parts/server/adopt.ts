@@ -14,7 +14,7 @@ import { lstatSync, mkdirSync, rmSync } from "node:fs";
 import type { AddressInfo, Server } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type Heritage, isOffer, type Meeting, type Offer } from "../shared/control.ts";
+import { type Heritage, type Meeting, type Offer, parseOffer } from "../shared/control.ts";
 import { native } from "../shared/native.ts";
 import { Connection } from "./connection.ts";
 import { log } from "./log.ts";
@@ -23,30 +23,27 @@ import type { Room } from "./room.ts";
 import { bytesWritten, close, SocketCopy, socketOf } from "./sockets.ts";
 
 const quiet = 500; // all are back when nobody has come for so long, ms
-const openFor = 30_000; // after that, nobody waits any more, ms
 const patience = 5000; // for a worker to pass its client's socket, ms
-const maxPath = 107; // bytes in the path of a Unix socket
 
 /** A worker that offers its client. */
-interface Visit {
-  /** The client's socket; negative before it has come, and after it was adopted. */
-  client: number;
-  /** What has come of the offer. */
-  text: Buffer[];
-  size: number;
-}
 type Visitor = Bun.Socket<Visit> & { readonly fd?: number };
+interface Visit {
+  client: number; // its socket; negative before it has come, and after it was adopted
+  text: string; // what has come of the offer, a character for each byte
+}
 
-/** A client that was adopted, and who has offered it: two, if the server before us died while it did the same. */
-interface Adopted extends Offer {
-  visitors: Visitor[];
+/** What a client brings that was adopted. */
+export interface Adopted {
+  heritage: Heritage;
+  /** A worker of this server has the client now, and the last one may go. */
+  settle(worker: WorkerProcess): void;
 }
 
 /** What it needs of the server. */
 interface Host {
   room: Room<Connection>;
   maxLag: number;
-  serve(connection: Connection): Promise<void>;
+  serve(connection: Connection, adopted: Adopted): Promise<void>;
   relay(block: Uint8Array, speaker: Connection): Promise<void> | undefined;
 }
 
@@ -54,24 +51,23 @@ interface Host {
 export class Adoption {
   /** Where this server's workers will find the next one; undefined if they are not to wait. */
   meeting: Meeting | undefined;
-  /** Resolves when all are back who wait. */
-  readonly complete: Promise<void>;
-  readonly #host: Host;
-  readonly #adopted = new Map<Connection, Adopted>();
   readonly #complete = Promise.withResolvers<void>();
+  /** Resolves when all are back who wait. */
+  readonly complete = this.#complete.promise;
+  readonly #host: Host;
   #online = Promise.resolve(0); // people, when the last one was adopted
   #isComplete = false;
+  #mayMiss = false; // somebody's line may be lost
   #quiet: Timer | undefined;
   #listener: Bun.UnixSocketListener<Visit> | undefined;
 
   constructor(host: Host) {
     this.#host = host;
-    this.complete = this.#complete.promise;
   }
 
   /** Adopts whoever waits for a server on this one's address. */
   open(server: Server, canAdopt: boolean): void {
-    if (!canAdopt || !native) return this.#skip();
+    if (!canAdopt || !native) return this.#wait(0);
     try {
       const path = pathFor(server);
       rmSync(path, { force: true }); // only we listen on that address: who left it is dead
@@ -86,69 +82,33 @@ export class Adoption {
       });
       this.meeting = { path, server: this.#host.room.link?.id };
       this.#wait();
-      setTimeout(() => this.close(), openFor).unref();
+      setTimeout(() => this.close(), 30_000).unref(); // nobody waits any more
     } catch (error) {
       log(`if this server is killed, its clients are lost: ${(error as Error).message}`);
-      this.#skip();
+      this.#wait(0);
     }
-  }
-
-  /** Adopts nobody. */
-  #skip(): void {
-    this.#isComplete = true;
-    this.#complete.resolve();
   }
 
   /** Adopts nobody any more. */
   close(): void {
     this.#listener?.stop();
-    if (this.#listener) rmSync(this.meeting!.path, { force: true });
-    this.#listener = undefined;
-  }
-
-  /** What the first process of a connection takes over; undefined if the connection is new. */
-  heritage(connection: Connection): Heritage | undefined {
-    const isTorn = this.#adopted.get(connection)?.isTorn;
-    return isTorn === undefined ? undefined : { name: connection.name, isTorn, isLeaving: false };
-  }
-
-  /** A process begins to serve a connection. */
-  settle(connection: Connection, worker: WorkerProcess): void {
-    const adopted = this.#adopted.get(connection);
-    // First of all: should we die between these two, nothing must be shown twice.
-    if (adopted) dismiss(adopted);
-    connection.give(worker);
-    if (!adopted) return;
-    const { address, name, pid } = connection;
-    log(`worker ${pid} (${address}): ${name} was adopted from worker ${adopted.pid}`);
-    this.#host.room.link?.setPid(name, pid);
-    this.#relayUnsaid(connection, adopted);
-  }
-
-  #relayUnsaid(connection: Connection, adopted: Adopted): void {
-    if (adopted.unsaid) void this.#host.relay(Buffer.from(adopted.unsaid), connection);
-    adopted.unsaid = "";
+    if (this.meeting) rmSync(this.meeting.path, { force: true });
   }
 
   /** All are back when nobody has come for a while. */
-  #wait(): void {
+  #wait(ms = quiet): void {
     clearTimeout(this.#quiet);
-    if (!this.#isComplete) this.#quiet = setTimeout(() => void this.#end(), quiet);
-  }
-
-  async #end(): Promise<void> {
-    this.#isComplete = true;
-    const online = await this.#online;
-    const all = [...this.#adopted];
-    const mayMiss = all.some(([, { mayLack }]) => mayLack);
-    for (const [connection, adopted] of all) greet(connection, adopted, online, mayMiss);
-    this.#complete.resolve();
+    this.#quiet = setTimeout(async () => {
+      this.#isComplete = true;
+      await this.#online;
+      this.#complete.resolve();
+    }, ms);
   }
 
   /** Waits for the client's socket. Bun must not read before: it would drop the descriptor. */
   async #open(visitor: Visitor): Promise<void> {
     visitor.pause();
-    visitor.data = { client: -1, text: [], size: 0 };
+    visitor.data = { client: -1, text: "" };
     this.#wait();
     for (let waited = 0; visitor.readyState > 0 && waited < patience; waited += 5) {
       const client = native!.accept_passed(visitor.fd!);
@@ -165,75 +125,52 @@ export class Adoption {
   #hear(visitor: Visitor, chunk: Buffer): void {
     this.#wait();
     const { data } = visitor;
-    data.text.push(Buffer.from(chunk));
-    data.size += chunk.length;
-    if (data.size > 2 * this.#host.maxLag + 2 ** 20) return refuse(visitor, "it is too long");
+    data.text += chunk.toString("latin1");
+    if (data.text.length > 2 * this.#host.maxLag + 2 ** 20)
+      return refuse(visitor, "it is too long");
     if (chunk.at(-1) !== 0x0a) return;
-    const offer = parse(Buffer.concat(data.text.splice(0)));
+    const offer = parseOffer(`${Buffer.from(data.text, "latin1")}`);
     if (!offer) return refuse(visitor, "it cannot be understood");
     if (bytesWritten(data.client) === undefined) return refuse(visitor, "it is no TCP socket");
-    void this.#adopt(visitor, offer);
+    const client = new SocketCopy(socketOf(data.client));
+    data.client = -1;
+    void this.#adopt(client, offer, () => void visitor.end("taken\n"));
   }
 
-  async #adopt(visitor: Visitor, offer: Offer): Promise<void> {
-    const { room, maxLag, serve } = this.#host;
-    const client = new SocketCopy(socketOf(visitor.data.client));
-    visitor.data.client = -1;
-    const unshown = Buffer.from(offer.unshown, "base64");
-    for (const [connection, adopted] of this.#adopted) {
-      const { port } = connection.client;
-      if (adopted.name !== offer.name || !port || port !== client.port) continue;
+  async #adopt(client: SocketCopy, offer: Offer, dismiss: () => void): Promise<void> {
+    const { room, maxLag, serve, relay } = this.#host;
+    const { peer } = client;
+    const twin = peer && room.members.values().find((member) => member.client.peer === peer);
+    if (twin) {
+      // The server before us died while it adopted: two workers have the client. What this one knows is lost.
       client.close();
-      adopted.visitors.push(visitor);
-      adopted.unsaid += offer.unsaid;
-      adopted.isTorn ||= offer.isTorn;
-      adopted.mayLack ||= offer.mayLack;
-      if (connection.pid === 0) return connection.push(unshown);
-      // Too late: a process serves it, and newer lines were shown.
-      dismiss(adopted);
-      this.#relayUnsaid(connection, adopted);
-      if (unshown.length > 0) connection.tell("lines of others may be missing here");
-      return;
+      dismiss();
+      return twin.tellLosses("lines", true);
     }
     const connection = new Connection(client, maxLag);
-    const adopted = { ...offer, visitors: [visitor] };
     connection.move("named");
-    connection.push(unshown);
-    this.#adopted.set(connection, adopted);
-    const online = room.adopt(connection, offer.name, offer.server);
-    if (this.#isComplete) greet(connection, adopted, await online, true);
-    else this.#online = online;
-    connection.life = serve(connection).finally(() => {
-      dismiss(adopted);
-      this.#adopted.delete(connection);
-    });
+    connection.push(Buffer.from(offer.unshown, "base64"));
+    this.#online = room.adopt(connection, offer.name, offer.server);
+    const settle = ({ pid }: WorkerProcess) => {
+      dismiss(); // first of all: should we die before the worker has the rest, nothing is shown twice
+      const { name, address } = connection;
+      log(`worker ${pid} (${address}): ${name} was adopted from worker ${offer.pid}`);
+      room.link?.setPid(name, pid);
+      if (offer.unsaid) void relay(Buffer.from(offer.unsaid), connection);
+    };
+    const heritage = { name: offer.name, isTorn: offer.isTorn, isLeaving: false };
+    connection.life = serve(connection, { heritage, settle }).finally(dismiss);
+    const isLate = this.#isComplete;
+    this.#mayMiss ||= offer.mayLack;
+    await this.complete;
+    connection.tellLosses(offer.isTorn || offer.mayLack ? "a line" : "", isLate || this.#mayMiss);
+    connection.tell(`the server is back (${await this.#online} online)`);
   }
-}
-
-/** Tells an adopted client that a server is back, and what may be missing. */
-function greet(connection: Connection, offer: Offer, online: number, mayMiss: boolean): void {
-  if (offer.isTorn || offer.mayLack) connection.tell("a line of yours may be lost");
-  if (mayMiss) connection.tell("lines of others may be missing here");
-  connection.tell(`the server is back (${online} online)`);
-}
-
-/** Tells those who have offered a client that it is served. */
-function dismiss({ visitors }: Adopted): void {
-  for (const visitor of visitors.splice(0)) visitor.end("taken\n");
 }
 
 function refuse(visitor: Visitor, reason: string): void {
   log(`a client that was offered was not adopted: ${reason}`);
   visitor.end("refused\n"); // else it would come again
-}
-
-function parse(text: Buffer): Offer | undefined {
-  try {
-    const offer: unknown = JSON.parse(`${text}`);
-    return isOffer(offer) ? offer : undefined;
-  } catch {
-    return undefined;
-  }
 }
 
 /** The path of the Unix socket that belongs to a server's address. Throws if there is no safe place for it. */
@@ -242,15 +179,9 @@ function pathFor(server: Server): string {
   const runtime = process.env["XDG_RUNTIME_DIR"];
   const uid = process.getuid!();
   const folder = runtime ? join(runtime, "pipechat") : join(tmpdir(), `pipechat-${uid}`);
-  try {
-    mkdirSync(folder, { mode: 0o700 });
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
-  }
+  mkdirSync(folder, { recursive: true, mode: 0o700 }); // it may be there
   const stat = lstatSync(folder); // of a link, not of what it leads to
   if (!stat.isDirectory() || stat.uid !== uid || stat.mode & 0o077)
     throw new Error(`${folder} is not a folder that only you can enter`);
-  const path = join(folder, `${address}:${port}`);
-  if (Buffer.byteLength(path) > maxPath) throw new Error(`${path} is too long for a Unix socket`);
-  return path;
+  return join(folder, `${address}:${port}`); // Bun bears a path that is longer than sun_path (unix(7))
 }

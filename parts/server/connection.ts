@@ -161,6 +161,12 @@ export class Connection implements Member {
     this.push(Buffer.from(`* ${text}\n`));
   }
 
+  /** Tells its client what may be lost: of what it has said, such as `a line`, and of what others have. */
+  tellLosses(own: string, others: boolean): void {
+    if (own) this.tell(`${own} of yours may be lost`);
+    if (others) this.tell("lines of others may be missing here");
+  }
+
   /** Answers telnet's DO TIMING-MARK (RFC 860): IAC WILL TIMING-MARK. A line has to follow. */
   mark(): void {
     this.push(Uint8Array.of(255, 251, 6));

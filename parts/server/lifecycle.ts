@@ -122,8 +122,8 @@ export async function shutDown(running: Running, how: How): Promise<void> {
     pool.kill();
     process.exit(130); // asked twice
   }
+  adoption.close(); // while the address is ours
   for (const listener of listeners) listener.close();
-  adoption.close();
   pool.close();
   for (const connection of all) connection.order({ type: how });
   if (how === "wait") {

@@ -44,15 +44,16 @@ const F_DUPFD_CLOEXEC = 1030;
  * With plain streams it is Bun's socket all the same.
  */
 export class SocketCopy {
-  /** The client's IP address and port. */
+  /** The client's IP address. */
   readonly address: string;
-  readonly port: number | undefined;
+  /** The client's IP address and port: nobody else has those; empty if it is gone. */
+  readonly peer: string;
   #copy: number | Socket | undefined; // undefined once it is closed or released
 
   /** @param socket closed by this, unless it is the copy itself */
   constructor(socket: Socket) {
     this.address = socket.remoteAddress ?? "a client that is gone";
-    this.port = socket.remotePort;
+    this.peer = socket.remotePort ? `${this.address} ${socket.remotePort}` : "";
     limitSilence(socket.on("error", () => {}));
     const fd = duplicate(descriptorOf(socket));
     this.#copy = fd < 0 ? socket : fd;

@@ -100,13 +100,16 @@ export function isMessage(message: unknown): message is Message {
   return type === "who" || type === "leave";
 }
 
-/** Whether an offer is valid, and the name in it clean. */
-export function isOffer(offer: unknown): offer is Offer {
-  const { pid, name, isTorn, unsaid, unshown, mayLack, server } = (offer ?? {}) as Record<
-    string,
-    unknown
-  >;
-  return (
+/** Reads an offer; undefined if it is not valid, or the name in it not clean. */
+export function parseOffer(text: string): Offer | undefined {
+  let offer: Partial<Offer> | null;
+  try {
+    offer = JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+  const { pid, name, isTorn, unsaid, unshown, mayLack, server } = offer ?? {};
+  const isValid =
     Number.isSafeInteger(pid) &&
     typeof name === "string" &&
     cleanName(name) === name &&
@@ -115,6 +118,6 @@ export function isOffer(offer: unknown): offer is Offer {
     typeof unsaid === "string" &&
     !/[^\n]$/.test(unsaid) &&
     typeof unshown === "string" &&
-    (server === undefined || typeof server === "string")
-  );
+    (server === undefined || typeof server === "string");
+  return isValid ? (offer as Offer) : undefined;
 }
