@@ -96,13 +96,13 @@ function handle(lines: (string | null)[]): Promise<void> | undefined {
       return handleFirst(block, line, lines.length > 0).then(() => handle(lines));
     block += `${server.name}: ${line[0] === "/" ? line.slice(1) : line}\n`;
   }
-  server.hold({ lines: false });
+  server.hold("lines", false);
   return block ? relay.say(block) : undefined;
 }
 
 /** Says the lines before a line that is no message, and then deals with that. */
 async function handleFirst(block: string, line: string | null, isMore: boolean): Promise<void> {
-  server.hold({ lines: isMore });
+  server.hold("lines", isMore);
   if (block) await relay.say(block);
   if (line === null) return server.tell(`not sent: longer than ${terms.maxLine} bytes`);
   return server.name ? obey(line) : join(line);

@@ -33,6 +33,7 @@ struct relay {
 	int watermark;               /* bytes that the client's socket must hold before poll reports it */
 	int from, to;                /* down[from] to down[to - 1] is what the client has not taken */
 	int left;                    /* the client is gone; what it has said may still be read */
+	int special;                 /* what was taken last may have CR, or a command of telnet */
 };
 
 static void watermark(struct relay *r, int bytes)
@@ -53,6 +54,7 @@ static int take(struct relay *r, signed char *up, int size, int ended)
 {
 	int held = recv(r->client, up, size, MSG_PEEK | MSG_DONTWAIT);
 	int end = 0, command = 0;
+	r->special = 0;
 	if (held == 0)
 		return r->left ? RESET : ENDED; /* the error of a reset is gone, if send() has got it */
 	if (held < 0)
@@ -60,6 +62,7 @@ static int take(struct relay *r, signed char *up, int size, int ended)
 	for (int at = 0; at < held && r->taken < r->lines; at++) {
 		if ((unsigned char)(up[at] - IAC) > '\r' - IAC)
 			continue; /* not from IAC (-1) to CR: one comparison is enough for most bytes */
+		r->special |= up[at] != '\n';
 		if (up[at] == '\n' || (up[at] == '\r' && (at + 1 == held || up[at + 1] != '\n')))
 			r->taken++, end = at + 1;
 		else if (up[at] == IAC)

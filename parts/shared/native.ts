@@ -41,6 +41,7 @@ export const Field = {
   from: 8,
   to: 9,
   left: 10,
+  special: 11,
 } as const;
 
 const symbols = {

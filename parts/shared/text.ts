@@ -100,8 +100,8 @@ export function createFramer(maxLine: number, skipping = false): Framer {
       carry = carry.subarray(0, 0);
       skipping = false;
     }
+    if (skipping || start === chunk.length) return lines;
     const rest = chunk.subarray(start);
-    if (skipping) return lines;
     carry = carry.length > 0 ? Buffer.concat([carry, rest]) : new Uint8Array(rest); // a copy
     if (carry.length > maxLine + 1) {
       lines.push(null);

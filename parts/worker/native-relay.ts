@@ -80,15 +80,15 @@ export class NativeRelay implements Relay {
       rest = got === Event.turn ? hardlyEver : soon;
       if (got === Event.hungUp) return await this.#hangUp();
       if (got === Event.gone) break;
-      if (got === Event.torn) ears.hold({ torn: true });
+      if (got === Event.torn) ears.hold("torn", true);
       else if (got === Event.turn) await turn();
       else if (got > 0) {
-        const text = telnet.read(this.#up.subarray(0, got));
+        const text = telnet.read(this.#up.subarray(0, got), state[Field.special] === 1);
+        ears.hold("torn", telnet.isTorn);
+        state[Field.torn] = Number(telnet.isTorn);
+        const dealt = ears.hear(text); // first of all, so that the others have it soon
         pace.spend(state[Field.taken]! + Number(telnet.hasCommands));
-        const torn = Number(telnet.isTorn);
-        if (torn !== state[Field.torn]) ears.hold({ torn: telnet.isTorn });
-        state[Field.torn] = torn;
-        await waitFor(ears.hear(text));
+        await waitFor(dealt);
       } else await leave(got === Event.reset);
     }
     this.#detaching?.resolve();

@@ -48,10 +48,10 @@ export class PlainRelay implements Relay {
       }) as AsyncIterable<Buffer>) {
         if (!this.#isListening) continue;
         let rest = telnet.read(chunk);
-        ears.hold({ torn: telnet.isTorn });
+        ears.hold("torn", telnet.isTorn);
         pace.spend(Number(telnet.hasCommands));
         do {
-          ears.hold({ lines: pace.lines === 0 });
+          ears.hold("lines", pace.lines === 0);
           if (client.destroyed) throttled += pace.wait;
           if (throttled > throttleTimeout) break;
           if (pace.lines === 0) await Bun.sleep(pace.wait);
@@ -60,7 +60,7 @@ export class PlainRelay implements Relay {
           await ears.hear(rest.subarray(0, end));
           rest = rest.subarray(end);
         } while (rest.length > 0 && this.#isListening);
-        ears.hold({ lines: false });
+        ears.hold("lines", false);
       }
     } catch {
       wasReset = true;

@@ -42,7 +42,7 @@ export interface Ears {
   /** The client says nothing more. After a reset, a line without its end does not count. */
   end(wasReset: boolean): Promise<void> | undefined;
   /** Reports what is about to be taken and not said at once, or has been said now. */
-  hold(what: { lines: boolean } | { torn: boolean }): void;
+  hold(what: "lines" | "torn", isHeld: boolean): void;
   /**
    * The server is gone. Gives whether another one has the client now; else it is disconnected, when it has
    * got what is left of `unshown`.

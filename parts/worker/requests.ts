@@ -54,10 +54,10 @@ export class Server {
   }
 
   /** Reports what would be lost with this process, if that has changed. */
-  hold(what: { lines: boolean } | { torn: boolean }): void {
-    const holds = { ...this.#holds, ...what };
-    if (holds.lines !== this.#holds.lines || holds.torn !== this.#holds.torn) this.report(holds);
-    this.#holds = holds;
+  hold(what: "lines" | "torn", isHeld: boolean): void {
+    if (this.#holds[what] === isHeld) return;
+    this.#holds = { ...this.#holds, [what]: isHeld };
+    this.report(this.#holds);
   }
 
   /** Asks something and waits for the answer: what the client sent later does not overtake it. */

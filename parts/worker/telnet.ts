@@ -47,12 +47,11 @@ export class Telnet {
     return isMarked;
   }
 
-  /** Takes the next chunk; gives its text. */
-  read(chunk: Buffer): Buffer {
+  /** Takes the next chunk, which is not special if it has neither CR nor IAC; gives its text. */
+  read(chunk: Buffer, isSpecial = chunk.includes(CR) || chunk.includes(IAC)): Buffer {
     this.hasCommands = false;
-    const isText = this.#begun === "" && !chunk.includes(IAC) && !chunk.includes(CR);
-    const text = isText ? chunk : this.#filter(chunk);
-    if (text.length > 0) this.#isMidLine = text.at(-1) !== LF;
+    const text = isSpecial || this.#begun ? this.#filter(chunk) : chunk;
+    if (text.length > 0) this.#isMidLine = text[text.length - 1] !== LF;
     return text;
   }
 
