@@ -362,9 +362,10 @@ const watch = setInterval(() => {
     memories.server.push(memory(server.pid));
     memories.worker.push(memory(witness.worker));
     if (memory(server.pid) > maxMemory) violated(`a server holds ${memory(server.pid)} bytes`);
-    for (const { name, state, lastHeard, mayLeave } of people)
-      if (state === "here" && performance.now() - lastHeard > maxSilence && !mayLeave && !redis)
-        violated(`${name} was not heard for ${maxSilence} ms`);
+    const isSilent = ({ state, lastHeard, mayLeave }: Person) =>
+      state === "here" && !mayLeave && performance.now() - lastHeard > maxSilence;
+    const silent = over || redis ? undefined : [...people].find(isSilent);
+    if (silent) violated(`${silent.name} was not heard for ${maxSilence} ms`);
     if (witness.client.lines.ended) violated(`${witness.name} was disconnected`);
     const { exitCode } = server.process;
     if (exitCode !== null && !isFrozen) violated(`server ended: ${exitCode}`);
