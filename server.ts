@@ -37,7 +37,7 @@ import { SocketCopy } from "./parts/server/sockets.ts";
 import { readTermsAgain, readTermsOrEnd } from "./parts/server/terms.ts";
 import { describeRoom } from "./parts/server/who.ts";
 import { fail } from "./parts/shared/command-line.ts";
-import type { Heritage, Request } from "./parts/shared/control.ts";
+import type { Request } from "./parts/shared/control.ts";
 import { haste } from "./parts/shared/testing.ts";
 import { after } from "./parts/shared/timers.ts";
 
@@ -98,7 +98,7 @@ async function serve(connection: Connection, adopted?: Adopted): Promise<void> {
   try {
     using _place = places.take(connection); // parts/server/places.ts
     await adoption.complete; // the clients of a dead server come first
-    worker = await handOver(connection, adopted?.heritage);
+    worker = await handOver(connection, adopted?.isTorn);
     adopted?.settle(worker);
     connection.give(worker);
     using _question = after(500 / haste, () => {
@@ -140,21 +140,22 @@ function needsHeir(connection: Connection, dead: WorkerProcess): boolean {
   return true;
 }
 
-/** 3. Passes a copy of a client's socket to a worker that takes it: some may be dead, or hang. */
-async function handOver(connection: Connection, heritage?: Heritage): Promise<WorkerProcess> {
+/** 3. Passes a copy of a client's socket to a worker. `isTorn`: its last one, if any, left half a line. */
+async function handOver(connection: Connection, isTorn?: boolean): Promise<WorkerProcess> {
   const { client, closed } = connection;
   for (let pause = 0; pause < 2000; pause = 2 * pause + 10) {
     if (pause > 0) await Bun.sleep(pause);
-    const worker = await pool.take({ isUrgent: heritage !== undefined, signal: closed });
+    const worker = await pool.take({ isUrgent: isTorn !== undefined, signal: closed });
     if (client.isClosed) {
       pool.put(worker);
       throw new Refusal("the connection was reset");
     }
-    const { meeting } = adoption;
-    const order = { type: "serve", ...terms, heritage, meeting } as const;
+    const { name, isOpen } = connection;
+    const heritage = isTorn === undefined ? undefined : { name, isTorn, isLeaving: !isOpen };
+    const order = { type: "serve", ...terms, heritage, meeting: adoption.meeting } as const;
     const pass = (child: Child) =>
       client.lend((socket) => child.send(order, socket, { keepOpen: true }));
-    if (await worker.serve(pass, heritage?.isTorn)) return worker;
+    if (await worker.serve(pass, isTorn)) return worker; // else it is dead, or hangs
   }
   throw new Refusal("your process could not start, try again later");
 }
@@ -171,11 +172,10 @@ function relay(block: Uint8Array, speaker?: Connection): Promise<void> | undefin
 
 /** 5. Gives the client of a dead worker another one, and tells everyone. */
 async function replace(connection: Connection, dead: WorkerProcess): Promise<WorkerProcess> {
-  const { name, isOpen } = connection;
   const { lines, torn: isTorn } = dead.holds;
-  const heir = await handOver(connection, { name, isTorn, isLeaving: !isOpen });
+  const heir = await handOver(connection, isTorn);
   const isWhole = connection.give(heir); // what the dead one had not passed on goes out again
-  if (name) room.takeOver(connection, dead.pid, await dead.ended);
+  if (connection.name) room.takeOver(connection, dead.pid, await dead.ended);
   connection.tellLosses(lines ? "lines" : isTorn ? "a line" : "", !isWhole);
   return heir;
 }

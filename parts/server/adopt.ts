@@ -14,7 +14,7 @@ import { lstatSync, mkdirSync, rmSync } from "node:fs";
 import type { AddressInfo, Server } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type Heritage, type Meeting, type Offer, parseOffer } from "../shared/control.ts";
+import { type Meeting, type Offer, parseOffer } from "../shared/control.ts";
 import { native } from "../shared/native.ts";
 import { Connection } from "./connection.ts";
 import { log } from "./log.ts";
@@ -34,7 +34,8 @@ interface Visit {
 
 /** What a client brings that was adopted. */
 export interface Adopted {
-  heritage: Heritage;
+  /** Whether the beginning of a line of its may be lost. */
+  isTorn: boolean;
   /** A worker of this server has the client now, and the last one may go. */
   settle(worker: WorkerProcess): void;
 }
@@ -158,8 +159,7 @@ export class Adoption {
       room.link?.setPid(name, pid);
       if (offer.unsaid) void relay(Buffer.from(offer.unsaid), connection);
     };
-    const heritage = { name: offer.name, isTorn: offer.isTorn, isLeaving: false };
-    connection.life = serve(connection, { heritage, settle }).finally(dismiss);
+    connection.life = serve(connection, { isTorn: offer.isTorn, settle }).finally(dismiss);
     const isLate = this.#isComplete;
     this.#mayMiss ||= offer.mayLack;
     await this.complete;
