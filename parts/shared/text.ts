@@ -87,12 +87,23 @@ export function createFramer(maxLine: number, skipping = false): Framer {
     return text.length * 3 > maxLine && Buffer.byteLength(text) > maxLine ? null : text;
   }
 
+  /** All lines of a chunk at once, if they are whole, short and of printable ASCII: most are. */
+  function decodeAll(chunk: Uint8Array): string[] | undefined {
+    const text = decoder.decode(chunk);
+    const lines = text.split("\n");
+    if (lines.pop() !== "" || lines.some((line) => line.length > maxLine)) return undefined;
+    const isPrintable = Bun.stringWidth(text) + lines.length === text.length; // a newline has no width
+    return isPrintable && Buffer.byteLength(text) === text.length ? lines : undefined;
+  }
+
   return function frame(chunk) {
     const lines: (string | null)[] = [];
     if (chunk === null) {
       if (carry.length > 0) lines.push(decode(carry));
       return lines;
     }
+    const all = carry.length === 0 && !skipping ? decodeAll(chunk) : undefined;
+    if (all) return all;
     let start = 0;
     for (let end; (end = chunk.indexOf(newline, start)) >= 0; start = end + 1) {
       const line = chunk.subarray(start, end);
@@ -100,8 +111,8 @@ export function createFramer(maxLine: number, skipping = false): Framer {
       carry = carry.subarray(0, 0);
       skipping = false;
     }
-    if (skipping || start === chunk.length) return lines;
     const rest = chunk.subarray(start);
+    if (skipping) return lines;
     carry = carry.length > 0 ? Buffer.concat([carry, rest]) : new Uint8Array(rest); // a copy
     if (carry.length > maxLine + 1) {
       lines.push(null);
