@@ -3,22 +3,9 @@
  *
  * @module
  */
-import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import {
-  allHave,
-  Client,
-  descriptors,
-  isAlive,
-  long,
-  numbered,
-  root,
-  type Server,
-  startServer,
-  state,
-  until,
-} from "./helpers.ts";
+import { afterAll, afterEach } from "bun:test";
+import { allHave, Client, descriptors, isAlive, long, numbered } from "./helpers.ts";
+import { type Server, state, until } from "./helpers.ts";
 
 /** What is said after a fault, in long lines: more than one block. */
 export const after = 200;
@@ -34,6 +21,8 @@ export interface Room extends Disposable {
   talk(lines: number): Promise<void>;
   /** Waits until the server is as it was with ann and bob alone: no process or descriptor more. */
   settled(): Promise<void>;
+  /** Forgets everything that was said, when ann and bob have heard all of it. */
+  forget(): Promise<void>;
 }
 
 /** Lets ann and bob join a server on which nobody else is, and waits for its spares. */
@@ -61,6 +50,17 @@ export async function openRoom(server: Server, spares = 1): Promise<Room> {
       };
       await until(calm, `${2 + spares} living workers and ${before} descriptors`, now);
     },
+    async forget() {
+      ann.send("and so on\n");
+      bob.send("and so on\n");
+      await bob.line("ann: and so on");
+      await ann.line("bob: and so on");
+      for (const { lines } of [ann, bob]) lines.all.length = 0;
+      ann.received = bob.received = said = 0;
+      // But who serves them, and errors that nobody foresaw.
+      const kept = /^worker (stderr:|\d+ \(\S+\): (worker \d+ of )?(ann|bob)) /;
+      server.log.all.splice(0, Infinity, ...server.log.all.filter((line) => kept.test(line)));
+    },
     [Symbol.dispose]() {
       ann[Symbol.dispose]();
       bob[Symbol.dispose]();
@@ -68,26 +68,23 @@ export async function openRoom(server: Server, spares = 1): Promise<Room> {
   };
 }
 
-export const isPlain = process.env["PIPECHAT_PLAIN"] !== undefined; // without system calls, more may be lost
-
-/** A copy of the server whose `worker.ts` a test can replace while it runs; it has no spares. */
-export async function startWithWorker(
-  source: string,
-  ...args: string[]
-): Promise<Server & { setWorker(source: string): void }> {
-  const folder = mkdtempSync(join(tmpdir(), "pipechat-"));
-  for (const file of ["server.ts", "package.json", "parts"])
-    cpSync(join(root, file), join(folder, file), { recursive: true });
-  const setWorker = (source: string) => writeFileSync(join(folder, "worker.ts"), source);
-  setWorker(source);
-  const options = { script: join(folder, "server.ts") };
-  const server = await startServer(["--spares", "0", "--rate", "0", ...args], options);
-  const end = server[Symbol.asyncDispose].bind(server);
-  const disposeAll = async () => {
-    await end();
-    rmSync(folder, { recursive: true });
-  };
-  return Object.assign(server, { setWorker, [Symbol.asyncDispose]: disposeAll });
+/**
+ * Lets ann and bob join a server and stay there while all tests of a file do something to others. After each
+ * test, the server has to be as it was with the two alone, unless the test has ended it. To be called while the
+ * file is loaded.
+ */
+export async function sharedRoom(server: Server, spares = 1): Promise<Room> {
+  const room = await openRoom(server, spares);
+  afterEach(async () => {
+    if (server.process.exitCode !== null) return;
+    await room.settled();
+    await room.forget();
+  });
+  afterAll(async () => {
+    room[Symbol.dispose]();
+    await server[Symbol.asyncDispose]();
+  });
+  return room;
 }
 
-export const goodWorker = readFileSync(join(root, "worker.ts"), "utf8");
+export const isPlain = process.env["PIPECHAT_PLAIN"] !== undefined; // without system calls, more may be lost
