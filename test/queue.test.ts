@@ -25,7 +25,10 @@ test("what waits is appended together, in order; what is not acknowledged is sen
   const first = { number: 1, block: "one\ntwo 😀\n", freed: [] };
   expect(queue.next()).toMatchObject(first);
   push("three\n", "four\n");
+  expect(queue.isEmpty).toBe(false);
   expect(drain()).toEqual([first, { number: 2, block: "three\nfour\n", freed: [] }]);
+  push(""); // which nobody has said
+  expect(queue.isEmpty).toBe(true);
 });
 
 test("a name is freed with the lines before it, and not before them", () => {
@@ -36,42 +39,24 @@ test("a name is freed with the lines before it, and not before them", () => {
   expect(drain().map(({ freed }) => freed)).toEqual([[], ["ann", "bob"]]);
 });
 
-test("it is empty when everything that was said is appended for sure", () => {
-  const { queue, push } = queueOf(""); // which nobody has said
-  expect(queue.isEmpty).toBe(true);
-  push("one\n");
-  queue.next();
-  expect(queue.isEmpty).toBe(false);
-  queue.acknowledge();
-  expect(queue.isEmpty).toBe(true);
-});
-
 test("a batch is 64 KiB at most, unless it is a single block", () => {
   const { drain } = queueOf(...[30_000, 35_536, 1, 100_000, 65_536].map(lineOf));
   expect(drain().map(({ block }) => block.length)).toEqual([65_536, 1, 100_000, 65_536]);
 });
 
-test("a flood should slow down when more than half of what may wait does", () => {
-  const { queue, push } = queueOf(lineOf(full / 2));
-  expect(queue.isBehind).toBe(false);
-  push("\n");
-  expect(queue.isBehind).toBe(true);
-  queue.next();
-  queue.acknowledge();
-  expect(queue.isBehind).toBe(false);
-});
-
 test("what is too much is missing, and everyone is told once, where and how many lines", () => {
   const { queue, told, push, drain } = queueOf(lineOf(full / 2), lineOf(full / 2));
-  expect(told).toEqual([]);
+  expect([queue.isBehind, told]).toEqual([true, []]); // a flood should slow down
   push("one\ntwo\n", "three\n");
   queue.free("ann"); // for which there is always room
   queue.next();
   queue.acknowledge();
   push("four\n"); // half of it still waits: they go on missing what is said
+  expect(queue.isBehind).toBe(false);
   expect(told).toEqual(["too much waits for the link: other servers miss what is said from now"]);
   const missing = "* 4 lines from server 1 on here are missing here\n";
-  expect(drain().map(({ block }) => block)).toEqual([lineOf(full / 2), "", missing]);
+  const appended = drain().map(({ block }) => (block.length < 100 ? block : block.length));
+  expect(appended).toEqual([full / 2, "", missing]);
   expect(told.slice(1)).toEqual(["other servers have missed 4 lines"]);
   push("five\n");
   expect(drain()[0]?.block).toBe("five\n");
