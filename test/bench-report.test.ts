@@ -1,7 +1,7 @@
 /** What the benchmark makes of a report: tables, charts, comparisons, and what the README says. */
 import { expect, test } from "bun:test";
 import { join } from "node:path";
-import { changes, compare } from "../bench/baseline.ts";
+import { type Change, changes, compare } from "../bench/baseline.ts";
 import { readmePart, tables } from "../bench/report.ts";
 import { type Fault, type Measured, readReport, type Report, schema } from "../bench/schema.ts";
 import { bucket } from "../bench/stats.ts";
@@ -21,7 +21,8 @@ function measured(ms: number): Measured {
     figures: {
       ...{ "join, ms": ms, "all at once, ms": ms, "memory, MB": 4, "idle, %": 1 },
       ...{ "server, µs/line": 10, "workers, µs/line": 70, "CPU, µs/line": 80 },
-      ...{ ...flood("one"), ...flood("ten") },
+      ...flood("one"),
+      ...flood("ten"),
     },
   };
 }
@@ -65,18 +66,17 @@ function madeUp(ms: number): Report {
   };
 }
 
-test("a baseline says for each figure what got better or worse, or that it unclear", () => {
-  const verdicts = (now: number, figure: string) =>
-    compare(madeUp(2), madeUp(now))
-      .filter((change) => change.figure === figure && change.server !== "floor")
-      .map(({ n, old, now, verdict }) => [n, old, now, verdict]);
-  expect(verdicts(1, "last p50, ms")).toEqual([
-    [25, 2.2, 1.1, "better"],
-    [100, 2.2, 1.1, "better"],
-  ]);
-  expect(verdicts(2.5, "join, ms").map((row) => row[3])).toEqual(["worse", "worse"]);
-  expect(verdicts(2.05, "join, ms").map((row) => row[3])).toEqual(["unclear", "unclear"]);
-  expect(verdicts(1, "ten, M lines/s").map((row) => row[3])).toEqual(["unclear", "unclear"]);
+const told = ({ n, figure, old, now, verdict }: Change) =>
+  `${n}, ${figure}: ${old} to ${now}, ${verdict}`;
+
+test.each([
+  [1, "last p50, ms: 2.2 to 1.1, better"],
+  [2.5, "join, ms: 2 to 2.5, worse"],
+  [2.05, "join, ms: 2 to 2.05, unclear"],
+  [1, "ten, M lines/s: 10 to 10, unclear"],
+])("where 2 ms have become %d, a baseline says '%s'", (ms, text) => {
+  const all = compare(madeUp(2), madeUp(ms)).filter(({ server }) => server !== "floor");
+  expect(all.map(told)).toEqual(expect.arrayContaining([`25, ${text}`, `100, ${text}`]));
 });
 
 test("a baseline tells of lines that went wrong, and of faults that hurt others, whatever the noise", () => {
@@ -86,13 +86,11 @@ test("a baseline tells of lines that went wrong, and of faults that hurt others,
   const harm = (before: Report, after: Report) =>
     compare(before, after)
       .filter(({ ratio }) => Number.isNaN(ratio))
-      .map(({ figure, old, now, verdict }) => [figure, old, now, verdict]);
-  expect(harm(good, bad)).toEqual([
-    ["went wrong", 0, 3, "worse"],
-    ["hang", 0, 12_394, "worse"],
-  ]);
-  expect(harm(bad, good).map((row) => row[3])).toEqual(["better", "better"]);
-  expect(harm(good, good)).toEqual([]);
+      .map(told);
+  const worse = ["25, went wrong: 0 to 3, worse", "50, hang: 0 to 12394, worse"];
+  expect(harm(good, bad)).toEqual(worse);
+  const better = ["25, went wrong: 3 to 0, better", "50, hang: 12394 to 0, better"];
+  expect(harm(bad, good)).toEqual(better);
 });
 
 test("in a terminal nothing is wider than 80 columns, and nothing is an escape code", () => {
@@ -103,10 +101,9 @@ test("in a terminal nothing is wider than 80 columns, and nothing is an escape c
 });
 
 test("a report of another version is refused", async () => {
-  const write = (report: object) => Bun.write(file, JSON.stringify(report));
-  await write(madeUp(1));
+  await Bun.write(file, JSON.stringify(madeUp(1)));
   expect(readReport(file)).toEqual(madeUp(1));
-  await write({ ...madeUp(1), schema: 1 });
+  await Bun.write(file, JSON.stringify({ ...madeUp(1), schema: 1 }));
   expect(() => readReport(file)).toThrow(`is not of version ${schema} but of 1: measure again`);
 });
 
