@@ -14,15 +14,12 @@ test("an entry is understood, whatever else is in it", () => {
   expect(parse({ block: "", number: "0" })).toEqual({ ...entry, block: "", number: 0 });
 });
 
-test.each([
-  { from: "" },
-  { number: "" },
-  { number: "-1" },
-  { number: "9".repeat(16) }, // more than a number can hold
-  { block: "ann: hi\nann: half a li" },
-])("an entry with %j is none of ours", (change) => {
-  expect(parse(change).number).toBeNaN();
-});
+const tooMuch = "9".repeat(16); // for a number
+
+test.each([{ from: "" }, { number: "" }, { number: "-1" }, { number: tooMuch }, { block: "half" }])(
+  "an entry with %j is none of ours",
+  (change) => expect(parse(change).number).toBeNaN(),
+);
 
 const url = "redis://user:secret@a.example:1/0";
 
