@@ -1,9 +1,9 @@
 /** The benchmark from outside: servers of one's own, what goes wrong with them, and how it ends. */
 import { expect, setDefaultTimeout, test } from "bun:test";
-import { readdirSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { readReport } from "../bench/schema.ts";
-import { ended, isAlive, patience, root, run, temporaryFolder } from "./helpers.ts";
+import { ended, isAlive, patience, root, run, temporaryFolder, until } from "./helpers.ts";
 
 setDefaultTimeout(2 * patience);
 
@@ -17,8 +17,8 @@ const [whole, partial] = [temporaryFolder(), temporaryFolder()];
 const running = (folder: string, command: string) =>
   `echo $$ >> ${join(folder, "pids")}; exec ${command}`;
 
-const pidsIn = async (folder: string) =>
-  (await Bun.file(join(folder, "pids")).text()).trim().split("\n").map(Number);
+const pidsIn = (folder: string) =>
+  readFileSync(join(folder, "pids"), "utf8").trim().split("\n").map(Number);
 
 test("servers of one's own are measured; one that cannot be is a line, and the others go on", async () => {
   const json = join(whole, "run.json");
@@ -45,7 +45,7 @@ test("servers of one's own are measured; one that cannot be is a line, and the o
   expect(each.reduce((sum, [, count]) => sum + count, 0)).toBe(51 * 3); // 17 lines of each of three
   expect(Object.values(wrong)).toEqual([0, 0, 0, 0, 0, 0, 0]);
   expect(figures["join, ms"]).toBeGreaterThan(0);
-  const pids = await pidsIn(whole);
+  const pids = pidsIn(whole);
   expect(pids).toHaveLength(3); // one was started twice
   expect(pids.filter(isAlive)).toEqual([]);
 });
@@ -60,7 +60,9 @@ test("a signal ends it at once, with all that it has started, and it prints what
   let said = "";
   for await (const chunk of child.stderr) {
     said += Buffer.from(chunk).toString();
-    if (said.includes("4 receivers: a;")) child.kill("SIGINT");
+    if (!said.includes("4 receivers: a;")) continue;
+    const isStarted = () => pidsIn(partial).length === 3; // the first was to see whether it works
+    await until(isStarted, "its server").finally(() => child.kill("SIGINT"));
   }
   const printed = await child.stdout.text();
   expect(await child.exited).toBe(130);
@@ -68,7 +70,7 @@ test("a signal ends it at once, with all that it has started, and it prints what
   expect(printed).toMatch(/Until the last of 3 has it, ms\nserver .*\n\S+ a +\d/);
   expect(printed).not.toContain("Until the last of 4 has it");
   expect(readdirSync(partial)).toEqual(["pids"]); // the JSON file is written whole or not at all
-  await ended(await pidsIn(partial));
+  await ended(pidsIn(partial));
 });
 
 test("what the arguments cannot mean is one line, and --help fits a terminal", async () => {
