@@ -80,7 +80,7 @@ test("a cluster: the room moves to another node without a loss, and to the repli
 test("a replica that is promoted late, and lacks what was said last: the room is told, and goes on", async (stack) => {
   const master = stack.use(await Redis.start());
   const replica = stack.use(await Redis.start("--replicaof", `127.0.0.1 ${master.port}`));
-  const proxy = stack.use(await Proxy.start(master));
+  const proxy = stack.use(new Proxy(master));
   const { ann, bob } = await enter(stack, await startAll(stack, [proxy, proxy]));
   ann.send("one\n");
   await bob.line("ann: one");

@@ -96,8 +96,7 @@ test("another room hears nothing, trims its stream, waits for Redis to give a na
 
 test("a flood waits for Redis and for a slow server, and nothing is lost", async (stack) => {
   const { redis, second, ann, bob } = await enterRoom(stack);
-  const length = () => redis.send("XLEN", "pipechat:lobby");
-  const before = await length();
+  const before = await redis.send("XLEN", "pipechat:lobby");
   bob.send(numbered(500, 0, long));
   await ann.line(/^bob: 50 /);
   second.process.kill("SIGSTOP");

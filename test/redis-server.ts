@@ -112,16 +112,10 @@ export class Redis implements AsyncDisposable {
 export class Proxy implements AsyncDisposable {
   delay = 0; // ms, each way
   onSent = (_data: string) => {}; // called with what comes from a server
-  readonly #server = createServer((socket) => this.#carry(socket));
+  readonly #server = createServer((socket) => this.#carry(socket)).listen(0, "127.0.0.1");
 
   /** @param to where new connections lead */
-  private constructor(public to: Redis) {}
-
-  static async start(to: Redis): Promise<Proxy> {
-    const proxy = new Proxy(to);
-    await new Promise<void>((resolve) => proxy.#server.listen(0, "127.0.0.1", resolve));
-    return proxy;
-  }
+  constructor(public to: Redis) {}
 
   /** With the user `ann`, whose rights a test can change. */
   get url(): string {
@@ -182,7 +176,7 @@ export function roomSharer(env = {}, spares = 0) {
   afterAll(() => ofFile.disposeAsync());
   const start = async () => {
     const redis = ofFile.use(await Redis.start());
-    const proxy = ofFile.use(await Proxy.start(redis));
+    const proxy = ofFile.use(new Proxy(redis));
     return { redis, proxy, servers: await startAll(ofFile, [proxy, redis], env, spares) };
   };
   let started: ReturnType<typeof start> | undefined;
