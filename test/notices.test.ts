@@ -2,44 +2,29 @@ import { expect, test } from "bun:test";
 import { lineThat, People } from "../parts/client/notices.ts";
 
 test.each([
-  ["* welcome ann (1 online), /help lists the commands", "ann"],
-  ["* welcome back", undefined],
-  ["bob: * welcome ann (1 online)", undefined],
-])("the line %j welcomes %j", (line, name) => {
-  expect(lineThat.welcomes.exec(line)?.[1]).toBe(name);
+  ["welcomes", "* welcome ann (1 online), /help lists the commands", true],
+  ["welcomes", "* welcome back", false],
+  ["welcomes", "bob: * welcome ann (1 online)", false],
+  ["asksForPassword", "* password:", true],
+  ["asksForPassword", "* wrong password, try again:", true],
+  ["asksForPassword", "* wrong password, goodbye", false],
+  ["asksForPassword", "* password: hunter2", false],
+  ["asksForPassword", "bob: * password:", false],
+  ["isChat", "* password:", true],
+  ["isChat", "ann: hello", true],
+  ["isChat", "", false],
+  ["isChat", "HTTP/1.1 400 Bad Request", false],
+  ["isChat", "220 mail.example.org ESMTP: ready", false],
+  ["isChat", "* (", false],
+  ["isChat", "ann:hello", false],
+  ["isChat", " * ann", false],
+] as const)("%s: the line %j: %j", (meaning, line, has) => {
+  expect(lineThat[meaning].test(line)).toBe(has);
 });
 
-test.each([
-  ["* password:", true],
-  ["* wrong password, try again:", true],
-  ["* wrong password, goodbye", false],
-  ["* password: hunter2", false],
-  ["bob: * password:", false],
-])("whether the line %j asks for a password: %j", (line, asks) => {
-  expect(lineThat.asksForPassword.test(line)).toBe(asks);
-});
+const two = "bob: hi\nbobby: hi\n";
 
-test.each([
-  ["* password:", true],
-  ["ann: hello", true],
-  ["", false],
-  ["HTTP/1.1 400 Bad Request", false],
-  ["220 mail.example.org ESMTP: ready", false],
-  ["* (", false],
-  ["ann:hello", false],
-  [" * ann", false],
-])("whether a chat server can begin with %j: %j", (line, can) => {
-  expect(lineThat.isChat.test(line)).toBe(can);
-});
-
-/** A client that is called ann and has read some lines: whom it knows. */
-function reader(...lines: string[]): { own: string; names: string } {
-  const people = new People("ann");
-  for (const line of lines) people.learn(line);
-  return { own: people.own, names: people.completions(false).join("") };
-}
-
-test.each([
+test.each<[string, string, string?]>([
   ["bo*b: hello", "bo*b "],
   ["* bob joined (2 online)", "bob "],
   ["* bob (worker 4711)", "bob "],
@@ -49,50 +34,35 @@ test.each([
   ["* welcome ann (3 online: bob, c),d), /help lists the commands", "bob c),d "],
   ["* welcome ann (14 online: b, c,, and 12 more), /help lists the commands", "b c, "],
   ["* server 4711 on myhost, this one:", ""],
-])("after the line %j, Tab completes %j", (line, names) => {
-  expect(reader(line)).toEqual({ own: "ann", names });
-});
-
-test.each([
-  ["* bob left", "bobby "],
-  ["* bob left (worker 4711 killed by SIGKILL)", "bobby "],
-  ["* bob is now eve", "bobby eve "],
-  ["bobby: * bob left", "bob bobby "],
-  ["* bob leftover", "bob bobby "],
-  ["* bob is now here to stay", "bob bobby "],
-])("of bob and bobby, after the line %j, Tab completes %j", (line, names) => {
-  expect(reader("bob: hi", "bobby: hi", line).names).toBe(names);
-});
-
-test.each([
-  ["ann2", ["* welcome ann2 (2 online)"]],
-  ["bob2", ["* bob is taken, you are bob2"]],
-  ["zoe", ["* ann is now eve", "* eve is now zoe", "* ann is now bob"]],
-  ["ann", ["* bob is now eve", "* ann left", "bob: * ann is now eve"]],
-])("we are called %j after the lines %j", (own, lines) => {
-  expect(reader(...lines).own).toBe(own);
-});
-
-test.each([
-  [
-    ["* bob is taken, you are bob2", "* ann is now bob2"],
-    [true, false],
-  ],
-  [
-    ["* a b: no spaces in a name, you are ab", "* ann is now ab"],
-    [true, false],
-  ],
-  [
-    ["* ann is now bob2", "* ann is now bob2"],
-    [true, false],
-  ],
-  [
-    ["bob: * x is taken, you are eve", "* ann is now eve"],
-    [true, true],
-  ],
-])("of a rename in %j, one line is news", (lines, news) => {
+  [`${two}* bob left`, "bobby "],
+  [`${two}* bob left (worker 4711 killed by SIGKILL)`, "bobby "],
+  [`${two}* bob is now eve\n* ann left`, "bobby eve "],
+  [`${two}bobby: * bob left\n* bob leftover\n* bob is now here to stay`, "bob bobby "],
+  ["bob: * ann is now eve", "bob "],
+  ["* welcome ann2 (2 online)", "", "ann2"],
+  ["* bob is taken, you are bob2", "", "bob2"],
+  ["* ann is now eve\n* eve is now zoe\n* ann is now bob", "zoe bob ", "zoe"],
+])("after %j, Tab completes %j", (text, names, own = "ann") => {
   const people = new People("ann");
-  expect(lines.map((line) => people.learn(line))).toEqual(news);
+  for (const line of text.split("\n")) people.learn(line);
+  expect([people.completions(false).join(""), people.own]).toEqual([names, own]);
+});
+
+test.each([
+  ["* bob is taken, you are bob2", "* ann is now bob2", false],
+  ["* a b: no spaces in a name, you are ab", "* ann is now ab", false],
+  ["* ann is now bob2", "* ann is now bob2", false],
+  ["bob: * x is taken, you are eve", "* ann is now eve", true],
+])("after the line %j, it is news that %j: %j", (first, second, isNews) => {
+  const people = new People("ann");
+  expect([people.learn(first), people.learn(second)]).toEqual([true, isNews]);
+});
+
+test("how long a line may be is known when the server has said so", () => {
+  const people = new People("ann");
+  people.learn("* not sent: longer than 5 bytes");
+  people.learn("bob: * not sent: longer than 9 bytes");
+  expect(people.longest).toBe(5);
 });
 
 test("however many people a server claims, the client knows the last thousand", () => {
@@ -101,11 +71,8 @@ test("however many people a server claims, the client knows the last thousand", 
   people.learn("bob499: hi");
   people.learn("bob500: hi");
   const names = people.completions(false);
-  expect([names.length, names[0], names.slice(-2)]).toEqual([
-    1000,
-    "bob502 ",
-    ["bob499 ", "bob500 "],
-  ]);
+  expect(names.length).toBe(1000);
+  expect([names[0], ...names.slice(-2)]).toEqual(["bob502 ", "bob499 ", "bob500 "]);
 });
 
 test.each([

@@ -22,11 +22,12 @@ export class Screen {
 
   /** The screen as text, without empty lines below. */
   get text(): string {
-    const cells = (row: string[]) => Array.from(row, (cell) => cell ?? " ").join("");
-    return this.#rows
-      .map((row) => cells(row).trimEnd())
-      .join("\n")
-      .trimEnd();
+    const rows = this.#rows.map((row) =>
+      Array.from(row, (cell) => cell ?? " ")
+        .join("")
+        .trimEnd(),
+    );
+    return rows.join("\n").trimEnd();
   }
 
   get cursor(): { row: number; column: number } {
@@ -40,10 +41,7 @@ export class Screen {
     this.#rows = Array.from({ length: this.height }, () => []);
     this.#row = this.#column = 0;
     let cursor: [string[], number] = [this.#rows[0]!, 0];
-    const end = Math.max(
-      row,
-      rows.findLastIndex((cells) => cells.length > 0),
-    );
+    const end = rows.findLastIndex((cells, y) => y === row || cells.length > 0);
     for (const [y, cells] of rows.slice(0, end + 1).entries()) {
       if (y > 0 && !this.#continued.has(cells)) {
         this.#down();
@@ -114,7 +112,6 @@ export function squeeze(text: string): string {
 export class Session implements Disposable {
   readonly process: Bun.Subprocess;
   raw = "";
-  tail = ""; // the end of it, quicker to look at when there are megabytes
   readonly #screen: Screen;
   #unshown = ""; // has come, and is drawn when somebody looks: that takes long
 
@@ -130,7 +127,6 @@ export class Session implements Disposable {
         data: (_, chunk) => {
           const text = decoder.decode(chunk, { stream: true });
           this.raw += text;
-          this.tail = (this.tail + text).slice(-1000);
           this.#unshown += text;
         },
       },
