@@ -19,42 +19,31 @@ const script = {
 
 const parse = (...args: string[]) => parseCommandLine(script, args).values;
 
-const defaults = { port: 2000, maxLine: 4096, host: "127.0.0.1", add: [], makeKey: false };
-
-test("what is not given has the default that the table names, if it names one", () => {
-  expect<object>(parse()).toEqual(defaults);
-});
-
-test("what is given is a number, a text, texts or a flag, as the table says", () => {
-  const numbers = ["--port", "65535", "--max-line=1073741824", "--seed", "0"];
-  expect(parse(...numbers)).toEqual({ ...defaults, port: 65_535, maxLine: 2 ** 30, seed: 0 });
-  const given = ["--host", "a", "--host", "::", "--key-file", "1", "--add", "x", "--add=y"];
-  expect(parse(...given)).toEqual({ ...defaults, host: "::", keyFile: "1", add: ["x", "y"] });
-  expect<object>(parse("--make-key", "--make-key")).toEqual({ ...defaults, makeKey: true });
+test.each([
+  ["", {}],
+  ["--port 65535 --max-line=1073741824 --seed 0", { port: 65_535, maxLine: 2 ** 30, seed: 0 }],
+  ["--host a --host :: --key-file 1", { host: "::", keyFile: "1" }],
+  ["--add x --add=y", { add: ["x", "y"] }],
+  ["--make-key --make-key", { makeKey: true }],
+])("of '%s' comes %j; what is not given has its default, if it has one", (given, values) => {
+  const defaults = { port: 2000, maxLine: 4096, host: "127.0.0.1", add: [], makeKey: false };
+  expect<object>(parse(...given.split(" "))).toEqual({ ...defaults, ...values });
 });
 
 test.each([
-  ["--port", "65536", "a whole number from 0 to 65535"],
-  ["--port", "x", "a whole number from 0 to 65535"],
-  ["--port", "-1", "a whole number from 0 to 65535"],
-  ["--max-line", "1073741825", "a whole number from 1 to 1073741824"],
-  ["--max-line", "0", "a whole number from 1 to 1073741824"],
-  ["--max-line", "1e2", "a whole number from 1 to 1073741824"],
-  ["--seed", "", "a whole number from 0 to 9"],
-  ["--host", "", "ADDRESS"],
-  ["--add", "", "NAME"],
-])("%s does not take '%s'", (option, given, what) => {
-  const reason = `${option} takes ${what}, not '${given}'`;
-  expect(() => parse(`${option}=${given}`)).toThrow(new Error(reason));
-});
-
-test.each([
-  [["--nonsense"], "Unknown option '--nonsense'"],
-  [["--port"], "Option '--port <value>' argument missing"],
-  [["--port", "--help"], "Option '--port' argument is ambiguous"],
-  [["--help=yes"], "Option '-h, --help' does not take an argument"],
-])("the mistake in %j is one line for the user", (args, reason) => {
-  expect(() => parse(...args)).toThrow(new Error(reason));
+  ["--port=65536", "--port takes a whole number from 0 to 65535, not '65536'"],
+  ["--port=-1", "--port takes a whole number from 0 to 65535, not '-1'"],
+  ["--max-line=0", "--max-line takes a whole number from 1 to 1073741824, not '0'"],
+  ["--max-line=1e2", "--max-line takes a whole number from 1 to 1073741824, not '1e2'"],
+  ["--seed=", "--seed takes a whole number from 0 to 9, not ''"],
+  ["--host=", "--host takes ADDRESS, not ''"],
+  ["--add=", "--add takes NAME, not ''"],
+  ["--nonsense", "Unknown option '--nonsense'"],
+  ["--port", "Option '--port <value>' argument missing"],
+  ["--port --help", "Option '--port' argument is ambiguous"],
+  ["--help=yes", "Option '-h, --help' does not take an argument"],
+])("the mistake in '%s' is one line for the user", (given, reason) => {
+  expect(() => parse(...given.split(" "))).toThrow(new Error(reason));
 });
 
 test("other words are kept in order where a script takes them, and refused where it does not", () => {

@@ -1,42 +1,22 @@
 import { expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { root, temporaryFolder } from "./helpers.ts";
+import { run, temporaryFolder } from "./helpers.ts";
 
-const FILE = join(temporaryFolder(), "log");
+const file = join(temporaryFolder(), "log");
 
-/** What a script logs to a file that is full already, until the script makes room. */
-async function logOf(script: string): Promise<string> {
-  await Bun.write(FILE, new Uint8Array(1024)); // the limit is a block, of 512 or 1024 bytes
-  const shell = 'ulimit -f 1; trap "" XFSZ; exec "$0" -e "$1" >> "$FILE"';
-  const all = `
+test("a log goes on when its disk has room again, and tells how many lines are missing, and news only", async () => {
+  await Bun.write(file, new Uint8Array(1024)); // the limit is a block, of 512 or 1024 bytes
+  const script = `
     import { truncateSync } from "node:fs";
     import { endLog, say } from "./parts/server/log.ts";
     import { Pool } from "./parts/server/pool.ts";
-    const makeRoom = () => truncateSync(process.env.FILE);
-    ${script}
-    await endLog();
-    process.exit();`;
-  const env = { ...process.env, FILE };
-  const child = Bun.spawn(["sh", "-c", shell, process.execPath, all], { cwd: root, env });
-  expect(await child.exited).toBe(0);
-  return readFileSync(FILE, "utf8");
-}
-
-test("a log that could not be written goes on when there is room, and says what is missing", async () => {
-  const script = `
     say("one");
     say("two");
     await endLog(); // which goes on until nothing waits
-    makeRoom();
-    say("three");`;
-  expect(await logOf(script)).toBe("(2 lines are missing here)\nthree\n");
-});
-
-test("why no process can be started is logged when that changes, and when they start again", async () => {
-  const script = `
-    makeRoom();
-    const troubles = ["this", "this", "that"];
+    truncateSync("${file}");
+    say("three");
+    const troubles = ["this", "this", "that"]; // why no process can be started
     const spare = { ready: Promise.resolve(true), ended: new Promise(() => {}), kill() {} };
     const start = () => {
       if (troubles.length > 0) throw new Error(troubles.shift());
@@ -44,9 +24,15 @@ test("why no process can be started is logged when that changes, and when they s
     };
     setInterval(() => {}, 1e6); // the pool's own timers keep no process alive
     const { signal } = new AbortController();
-    await new Pool(start, 0, 1).take({ isUrgent: false, signal });`;
-  const events = (await logOf(script)).replace(/^\S+ \S+ /gm, "").split("\n");
-  expect(events).toEqual([
+    await new Pool(start, 0, 1).take({ isUrgent: false, signal });
+    await endLog();
+    process.exit();`;
+  const shell = 'ulimit -f 1; trap "" XFSZ; exec "$0" -e "$1" >> "$2"';
+  expect((await run(["sh", "-c", shell, process.execPath, script, file])).code).toBe(0);
+  const time = /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d /gm;
+  expect(readFileSync(file, "utf8").replace(time, "").split("\n")).toEqual([
+    "(2 lines are missing here)",
+    "three",
     "no worker can be started: this, trying again",
     "no worker can be started: that, trying again",
     "workers start again",
