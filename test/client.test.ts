@@ -215,18 +215,6 @@ test("it leaves with the terminal as it was, an exit code, and all sent and answ
   await shell.shows(/^client.ts: 127.0.0.1:.*\nexit 1\nsame/m); // without a prompt
 });
 
-test("a dumb terminal gets plain lines", async () => {
-  using bob = await Client.connect(server, "bob");
-  using ann = await startClient(server, [], { TERM: "dumb" });
-  ann.type("hello\r");
-  await bob.line("ann: hello");
-  bob.send("hi\n");
-  await ann.shows(/hello\nbob: hi$/);
-  ann.type("/quit\r");
-  expect(await ann.process.exited).toBe(0);
-  expect(ann.raw).not.toInclude("\x1b");
-});
-
 test("whatever a server sends, the terminal gets text, and half a line is shown as one", async () => {
   using stage = await openStage();
   using ann = clientOf(stage, ["--no-color"]);
@@ -275,23 +263,14 @@ test("what was typed while there was no server waits until there is somebody to 
   expect(bob.messages).toEqual(["ann: typed while away", "ann: and now"]);
 });
 
-test("what was typed to a server that does not answer is no password", async () => {
+test("a password is not shown, not in the history, not what was typed before, and sent again", async () => {
   using stage = await openStage();
-  using ann = clientOf(stage, [], { PIPECHAT_PASSWORD: "open sesame", ...hasty });
+  using ann = clientOf(stage, [], hasty);
   const { socket, hears } = await stage.meet();
   ann.type("hello\r");
   await ann.shows("* the server has not answered yet: what you type waits");
   await hears("ann\n");
   socket.write("* password:\n");
-  await hears("ann\nopen sesame\n");
-  socket.write("* welcome ann (2 online)\n");
-  await hears("ann\nopen sesame\nhello\n");
-});
-
-test("a password is neither shown nor in the history, and sent again after a lost connection", async () => {
-  using stage = await openStage();
-  using ann = clientOf(stage);
-  const { socket, hears } = await stage.meet("* password:\n");
   await ann.shows("* password:");
   const wrong = "wrong one ".repeat(20); // which takes no rows, for it is not shown
   const before = ann.raw.length;
@@ -300,13 +279,13 @@ test("a password is neither shown nor in the history, and sent again after a los
   ann.type("\r");
   await hears(`ann\n${wrong}\n`);
   socket.write("* wrong password, try again:\n");
-  await ann.shows(/connecting.*\n.*\* password:\n.*\* wrong password, try again:/);
+  await ann.shows(/waits\n.*\* password:\n.*\* wrong password, try again:/);
   ann.type(`${pasted("correct horse\n")}\r`);
   await hears(`ann\n${wrong}\ncorrect horse\n`);
   socket.write("* welcome ann (2 online)\n");
-  await ann.shows("* welcome ann");
-  ann.type("\x1b[Avisible\r"); // Up
-  await ann.shows("you: visible");
+  await hears(`ann\n${wrong}\ncorrect horse\nhello\n`);
+  ann.type("\x1b[A!\r"); // Up
+  await ann.shows("you: hello!");
   socket.end();
   const again = await stage.meet("* password:\n");
   await again.hears("ann\ncorrect horse\n");
@@ -335,18 +314,27 @@ test("Ctrl-Z stops it, also behind a wrapper such as npx, and fg brings its line
   await shell.ends("ready:");
 });
 
-test("in a pipe it is plain, and may stay to listen; --quiet prints nothing but errors", async () => {
+test("in a pipe and a dumb terminal it is plain, and may stay to listen; --quiet prints nothing but errors", async () => {
   using bob = await Client.connect(server, "bob");
   const done = await run([...bot, "--quiet"], { stdin: "done\n/who\n" });
   expect(done).toEqual({ code: 0, stdout: "", stderr: "" });
   await bob.line("bot: done");
   using stage = await openStage();
   const listener = run([...client, `:${stage.port}`, "bot", "--listen"], { stdin: "hi\n" });
-  const { socket, hears } = await stage.meet("* welcome bot (2 online)\n");
-  await hears("bot\nhi\n");
-  socket.end("bob: still there?\n* bob left\n");
-  const stdout = "* welcome bot (2 online)\nbob: still there?\n* bob left\n";
+  const visitor = await stage.meet("* welcome bot (2 online)\n");
+  await visitor.hears("bot\nhi\n");
+  visitor.socket.end("bob: still there?\n");
+  const stdout = "* welcome bot (2 online)\nbob: still there?\n";
   expect(await listener).toEqual({ code: 0, stdout, stderr: "" });
+
+  using dumb = clientOf(stage, [], { TERM: "dumb" }); // a terminal that can only print lines
+  const { socket, hears } = await stage.meet("* welcome ann (2 online)\n");
+  dumb.type("hello\r/quit\r");
+  await hears("ann\nhello\n/quit\n");
+  socket.end("bob: hi\n");
+  expect(await dumb.process.exited).toBe(0);
+  expect(dumb.raw).toEndWith("\r\nbob: hi\r\n");
+  expect(dumb.raw).not.toInclude("\x1b");
 });
 
 test("without a name, it takes the login name, or what the environment says, or guest", async () => {
@@ -416,43 +404,30 @@ test("before a server answers, it gets nothing but the name; with --no-welcome, 
 });
 
 test("each mistake is one line, and an exit code", async () => {
-  for (const [args, code, stderr] of [
-    [["a", "b", "c"], 2, "Unexpected argument 'c' (see --help)"],
-    [["localhost", "2000"], 2, "the address is one word and comes first: "],
-    [["--tls", "--ca", "package.json"], 2, "Invalid CA (see --help)"],
-    [["nowhere.invalid"], 1, "nowhere.invalid:2000: "],
-    [
-      ["--quiet", `:${freePort()}`],
-      1,
-      ": nobody listens there; start a server with `bun server.ts`",
-    ],
-  ] as const) {
-    const result = await run([...client, ...args]);
-    expect([result.code, result.stdout]).toEqual([code, ""]);
-    expect(result.stderr).toMatch(/^client\.ts: [^\n]*\n$/);
-    expect(result.stderr).toContain(stderr);
-  }
-});
-
-test("a server that is none, or goes before it has everything, is an error", async () => {
   using stage = await openStage();
-  for (const [greeting, reason] of [
+  const here = `:${stage.port}`;
+  const foreign = "this is not a chat server: it says ";
+  for (const [args, code, reason, greeting] of [
+    [["a", "b", "c"], 2, "Unexpected argument 'c' (see --help)"],
     [
-      "HTTP/1.1 400 Bad Request\r\n\r\n",
-      "this is not a chat server: it says 'HTTP/1.1 400 Bad Request'",
+      ["localhost", "2000"],
+      2,
+      "the address is one word and comes first: HOST:PORT NAME (see --help)",
     ],
-    [
-      `${"x".repeat(70_000)}\n* welcome bot\n`,
-      "this is not a chat server: it says '* (too long a line)'",
-    ],
-    ["* welcome bot (2 online)\n", "the connection was closed"],
+    [["--tls", "--ca", "package.json"], 2, "Invalid CA (see --help)"],
+    [["nowhere.invalid"], 1, "nowhere.invalid:2000: there is no host of this name"],
+    [[`:${freePort()}`], 1, ": nobody listens there; start a server with `bun server.ts`"],
+    [[here], 1, `${foreign}'HTTP/1.1 400 Bad Request'`, "HTTP/1.1 400 Bad Request\r\n\r\n"],
+    [[here], 1, `${foreign}'* (too long a line)'`, `${"x".repeat(70_000)}\n* welcome bot\n`],
+    [[here], 1, "the connection was closed", "* welcome bot (2 online)\n"], // before it has all
   ] as const) {
-    const input = { stdin: numbered(4000, 0, long) };
-    const done = run([...client, `:${stage.port}`, "bot", "--quiet"], input);
-    const { socket } = await stage.meet(greeting);
-    socket.pause().end();
-    const stderr = `client.ts: 127.0.0.1:${stage.port}: ${reason}\n`;
-    expect(await done).toEqual({ code: 1, stdout: "", stderr });
+    const stdin = numbered(greeting ? 4000 : 1, 0, long);
+    const done = run([...client, ...args, "--quiet"], { stdin });
+    if (greeting) (await stage.meet(greeting)).socket.pause().end();
+    const { stdout, stderr, ...result } = await done;
+    expect([result.code, stdout]).toEqual([code, ""]);
+    expect(stderr).toMatch(/^client\.ts: [^\n]*\n$/);
+    expect(stderr).toEndWith(`${reason}\n`);
   }
 });
 

@@ -80,8 +80,7 @@ export class Screen {
     else if (command === "J" && numbers !== "2") {
       this.#rows[this.#row]!.length = Math.min(this.#rows[this.#row]!.length, this.#column);
       for (let row = this.#row + 1; row < this.height; row++) this.#rows[row] = [];
-    } else if (command === "K") this.#rows[this.#row]!.length = this.#column;
-    else if (command === undefined && !/^[\x00-\x1f]/.test(token)) this.#put(token);
+    } else if (command === undefined && !/^[\x00-\x1f]/.test(token)) this.#put(token);
   }
 
   #put(character: string): void {
@@ -112,11 +111,10 @@ export function squeeze(text: string): string {
 export class Session implements Disposable {
   readonly process: Bun.Subprocess;
   raw = "";
-  readonly #screen: Screen;
-  #unshown = ""; // has come, and is drawn when somebody looks: that takes long
+  readonly screen: Screen;
 
   constructor(cmd: string[], columns = 80, env: Record<string, string> = {}) {
-    this.#screen = new Screen(columns, 24);
+    this.screen = new Screen(columns, 24);
     const decoder = new TextDecoder();
     this.process = Bun.spawn(cmd, {
       cwd: root,
@@ -127,16 +125,10 @@ export class Session implements Disposable {
         data: (_, chunk) => {
           const text = decoder.decode(chunk, { stream: true });
           this.raw += text;
-          this.#unshown += text;
+          this.screen.write(text);
         },
       },
     });
-  }
-
-  get screen(): Screen {
-    this.#screen.write(this.#unshown);
-    this.#unshown = "";
-    return this.#screen;
   }
 
   type(text: string): void {
