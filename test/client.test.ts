@@ -173,9 +173,10 @@ test("Tab completes, a mention rings, names have colours, and the rest is readli
   await ann.shows("* no such command: /1"); // which is answered behind all that was said about the name
   expect(ann.screen.text).toContain("* bartholomew is taken, you are bartholomew2");
   expect(ann.screen.text).not.toContain("is now");
+  const said = ann.raw.split("you:").length;
   ann.type(`${"x".repeat(4097)}\r`);
   await ann.shows("* not sent: longer than 4096 bytes");
-  expect(ann.raw).not.toContain("you:\x1b[22m x"); // as if it were said
+  expect(ann.raw.split("you:").length).toBe(said); // it is not shown as if it were said
 
   ann.type(`${line}\x1a`); // Ctrl-Z, where no shell could continue it
   // A terminal in the wrong mode would itself show and keep what comes now, up to the end of a line.
@@ -218,11 +219,11 @@ test("it leaves with the terminal as it was, an exit code, and all sent and answ
 test("whatever a server sends, the terminal gets text, and half a line is shown as one", async () => {
   using stage = await openStage();
   using ann = clientOf(stage, ["--no-color"]);
-  const { socket } = await stage.meet(
+  const evil = await stage.meet(
     "* welcome ann (\x1b[2J\x1b]52;c;ZXZpbA==\x07\x07\x9b5n\u202e)\nann: \x1b[31mred\r\x08x\nend: en",
   );
   await ann.shows("ann: redx");
-  socket.end();
+  evil.socket.end();
   await ann.shows("end: en (the connection was closed here)");
   expect(ann.raw).not.toMatch(/\x1b\[2J|\x1b\]|\x07|\u009b|\u202e/);
   expect(ann.raw).not.toMatch(colour);
@@ -240,7 +241,6 @@ test("a lost connection: it says so once, comes back by its last name, and sends
   (await stage.meet()).socket.end();
   const last = await stage.meet("* welcome eve (2 online)\n");
   await last.hears("eve\ntyped while away\n");
-  await ann.shows("* welcome eve");
   expect(ann.screen.text.match(/not connected/g)).toEqual(["not connected"]);
   expect(ann.raw).not.toMatch(colour);
 });
@@ -315,14 +315,15 @@ test("Ctrl-Z stops it, also behind a wrapper such as npx, and fg brings its line
 });
 
 test("in a pipe and a dumb terminal it is plain, and may stay to listen; --quiet prints nothing but errors", async () => {
-  using bob = await Client.connect(server, "bob");
-  const done = await run([...bot, "--quiet"], { stdin: "done\n/who\n" });
-  expect(done).toEqual({ code: 0, stdout: "", stderr: "" });
-  await bob.line("bot: done");
   using stage = await openStage();
   const listener = run([...client, `:${stage.port}`, "bot", "--listen"], { stdin: "hi\n" });
   const visitor = await stage.meet("* welcome bot (2 online)\n");
   await visitor.hears("bot\nhi\n");
+  using bob = await Client.connect(server, "bob");
+  const done = await run([...bot, "--quiet"], { stdin: "done\n/who\n" });
+  expect(done).toEqual({ code: 0, stdout: "", stderr: "" });
+  await bob.line("bot: done");
+  expect(visitor.socket.readableEnded).toBe(false); // it listens still
   visitor.socket.end("bob: still there?\n");
   const stdout = "* welcome bot (2 online)\nbob: still there?\n";
   expect(await listener).toEqual({ code: 0, stdout, stderr: "" });

@@ -5,20 +5,17 @@
  */
 import { root, until } from "./helpers.ts";
 
+const height = 24;
+
 /** A screen of characters; a wide one takes its cell and an empty one behind it. */
 export class Screen {
-  #rows: string[][] = [];
+  #rows: string[][] = Array.from({ length: height }, () => []);
   #continued = new WeakSet<string[]>(); // rows that began where the one above was full
   #row = 0;
   #column = 0; // may be one beyond the last: the next character wraps
   #unread = "";
 
-  constructor(
-    public columns: number,
-    readonly height: number,
-  ) {
-    this.#rows = Array.from({ length: height }, () => []);
-  }
+  constructor(public columns: number) {}
 
   /** The screen as text, without empty lines below. */
   get text(): string {
@@ -38,7 +35,7 @@ export class Screen {
   resize(columns: number): void {
     const [rows, row, column] = [this.#rows, this.#row, this.#column];
     this.columns = columns;
-    this.#rows = Array.from({ length: this.height }, () => []);
+    this.#rows = Array.from({ length: height }, () => []);
     this.#row = this.#column = 0;
     let cursor: [string[], number] = [this.#rows[0]!, 0];
     const end = rows.findLastIndex((cells, y) => y === row || cells.length > 0);
@@ -73,13 +70,13 @@ export class Screen {
     else if (token === "\t") this.#column = Math.min(last, (this.#column | 7) + 1);
     else if (token === "\x08") this.#column = Math.max(0, this.#column - 1);
     else if (command === "A") this.#row = Math.max(0, this.#row - n);
-    else if (command === "B") this.#row = Math.min(this.height - 1, this.#row + n);
+    else if (command === "B") this.#row = Math.min(height - 1, this.#row + n);
     else if (command === "C") this.#column = Math.min(last, this.#column + n);
     else if (command === "D") this.#column = Math.max(0, Math.min(last, this.#column) - n);
     else if (command === "G") this.#column = n - 1;
     else if (command === "J" && numbers !== "2") {
       this.#rows[this.#row]!.length = Math.min(this.#rows[this.#row]!.length, this.#column);
-      for (let row = this.#row + 1; row < this.height; row++) this.#rows[row] = [];
+      for (let row = this.#row + 1; row < height; row++) this.#rows[row] = [];
     } else if (command === undefined && !/^[\x00-\x1f]/.test(token)) this.#put(token);
   }
 
@@ -97,7 +94,7 @@ export class Screen {
   }
 
   #down(): void {
-    if (this.#row < this.height - 1) this.#row++;
+    if (this.#row < height - 1) this.#row++;
     else this.#rows = [...this.#rows.slice(1), []];
   }
 }
@@ -114,14 +111,14 @@ export class Session implements Disposable {
   readonly screen: Screen;
 
   constructor(cmd: string[], columns = 80, env: Record<string, string> = {}) {
-    this.screen = new Screen(columns, 24);
+    this.screen = new Screen(columns);
     const decoder = new TextDecoder();
     this.process = Bun.spawn(cmd, {
       cwd: root,
       env: { ...process.env, TERM: "xterm-256color", NO_COLOR: "", ...env },
       terminal: {
         cols: columns,
-        rows: 24,
+        rows: height,
         data: (_, chunk) => {
           const text = decoder.decode(chunk, { stream: true });
           this.raw += text;
@@ -155,7 +152,7 @@ export class Session implements Disposable {
 
   resize(columns: number): void {
     this.screen.resize(columns);
-    this.process.terminal!.resize(columns, 24);
+    this.process.terminal!.resize(columns, height);
   }
 
   [Symbol.dispose](): void {

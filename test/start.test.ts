@@ -1,12 +1,15 @@
 /** The start: what cannot work is refused then, in one line that says what to do. */
 import { expect, setDefaultTimeout, test } from "bun:test";
+import { once } from "node:events";
 import { cpSync, readFileSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { type AddressInfo, createConnection, createServer } from "node:net";
+import { networkInterfaces, tmpdir } from "node:os";
 import { join } from "node:path";
+import { text } from "node:stream/consumers";
 import { readPair } from "../parts/server/certificate.ts";
 import { native } from "../parts/shared/native.ts";
 import { certificate, Client, passwordFile, patience, root, run } from "./helpers.ts";
-import { startServer, temporaryFolder, testWith } from "./helpers.ts";
+import { startServer, temporaryFolder, testWith, within } from "./helpers.ts";
 
 setDefaultTimeout(2 * patience);
 
@@ -88,9 +91,46 @@ test("with just as many open files as it asks for, the server has its spares and
   await bob.line("* server is full");
 });
 
+// --- `--host localhost`: two addresses, of which a client may try only one -----------------------
+
+const loopback = Object.values(networkInterfaces()).flatMap((addresses) => addresses ?? []);
+const hosts = ["127.0.0.1", "::1"].filter((host) =>
+  loopback.some(({ address }) => address === host),
+);
+
+test("a server on localhost serves clients on both addresses, and frees both when it ends", async () => {
+  let port = 0;
+  for (let round = 0; round < 2; round++) {
+    await using server = await startServer(["--host", "localhost", "--port", `${port}`]);
+    port = server.port;
+    const addresses = hosts.map((host) => `${host === "::1" ? "[::1]" : host}:${port}`);
+    expect(server.log.all[0]).toBe(`listening on ${addresses.join(" and ")} (pid ${server.pid})`);
+    const guests = hosts.map((host) => createConnection(port, host));
+    for (const [n, guest] of guests.entries()) {
+      guest.write(`guest${n}\n`);
+      await server.worker(`guest${n}`);
+    }
+    const heard = guests.map((guest) => within(text(guest), "its end"));
+    expect(await server.stop()).toBe(0);
+    for (const text of heard) expect(await text).toEndWith("* server is shutting down\n");
+  }
+});
+
+test("a port that somebody else has on one of the addresses is taken", async () => {
+  for (const host of hosts) {
+    await using other = createServer();
+    await once(other.listen(0, host), "listening");
+    const { port } = other.address() as AddressInfo;
+    const command = [bun, "server.ts", "--host", "localhost", "--port", `${port}`];
+    const reason = `port ${port} is taken: stop what uses it, or choose another with --port`;
+    expect(await run(command)).toEqual({ code: 1, stdout: "", stderr: `server.ts: ${reason}\n` });
+  }
+});
+
 // --- Certificates --------------------------------------------------------------------------------
 
 const pem = (name: string) => readFileSync(certificate(name), "utf8");
+const own = pem("localhost.pem");
 let made = 0;
 
 /** Makes a file and gives its path. */
@@ -112,7 +152,6 @@ testWith("openssl", "what can be wrong with a certificate")(
   "what is wrong with a certificate is said",
   async () => {
     const pss = openssl("genpkey", "-algorithm", "RSA-PSS");
-    const own = pem("localhost.pem");
     for (const [cert_, key_, reason] of [
       [cert, openssl("pkey", "-in", key, "-aes128", "-passout", "pass:x"), " is encrypted: "],
       [openssl("x509", "-in", cert, "-outform", "DER"), key, " is DER, not PEM: "],
@@ -128,7 +167,7 @@ testWith("openssl", "what can be wrong with a certificate")(
 );
 
 test("a byte order mark and a long chain are no mistake", async () => {
-  const chain = pem("localhost.pem") + pem("ca.pem").repeat(50);
-  const marked = [file(`\uFEFF${chain}`), file(`\uFEFF${pem("localhost.key")}`)] as const;
-  expect(await readPair(...marked)).toEqual({ cert: chain, key: pem("localhost.key") });
+  const chain = own + pem("ca.pem").repeat(50);
+  const pair = await readPair(file(`\uFEFF${chain}`), file(`\uFEFF${pem("localhost.key")}`));
+  expect(pair).toEqual({ cert: chain, key: pem("localhost.key") });
 });
