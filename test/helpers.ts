@@ -76,6 +76,7 @@ function matches(line: string, wanted: string | RegExp): boolean {
 /** Lines that come one after the other; a reader may wait for one. */
 class Lines {
   readonly all: string[] = [];
+  #came = 0; // lines
   #partial = "";
   #decoder = new TextDecoder("utf-8", { fatal: true });
   #changed = Promise.withResolvers<void>();
@@ -87,6 +88,7 @@ class Lines {
     const lines = (this.#partial + this.#decode(chunk)).split("\n");
     this.#partial = lines.pop()!;
     for (const line of lines) this.all.push(this.edit(line));
+    this.#came += lines.length;
     this.change();
   }
 
@@ -126,9 +128,10 @@ class Lines {
 
   /** Waits for `count` lines that equal or match, and returns the last of them. */
   async count(wanted: string | RegExp, count: number): Promise<string> {
-    let [found, seen]: [string[], number] = [[], 0];
+    let [found, seen, before]: [string[], number, number] = [[], 0, 0];
     await this.until(() => {
-      if (seen > this.all.length) [found, seen] = [[], 0]; // a test has removed some
+      const removed = this.#came - this.all.length; // by a test
+      if (removed !== before) [found, seen, before] = [[], 0, removed];
       found.push(...this.all.slice(seen).filter((line) => matches(line, wanted)));
       seen = this.all.length; // looking at all of them again and again is slow
       return found.length >= count;
