@@ -38,7 +38,7 @@ class Place implements AsyncDisposable {
   }
 
   async start(): Promise<Server> {
-    const args = ["--port", `${this.port}`, "--rate", "0", ...this.args];
+    const args = ["--port", `${this.port}`, "--rate", "0", "--spares", "0", ...this.args];
     // Under bun test --no-orphans, the workers would be killed with their server.
     const env = { BUN_FEATURE_FLAG_NO_ORPHANS: "", XDG_RUNTIME_DIR: this.folder, ...this.env };
     return (this.server = await startServer(args, { env, before: this.before }));
@@ -286,7 +286,7 @@ testBeside("who leaves while nobody serves them has said everything, and left", 
 });
 
 testBeside("if no server comes, clients are disconnected, and nothing is left", async () => {
-  await using place = new Place();
+  await using place = new Place(["--spares", "1"]);
   await using elsewhere = new Place(["--port", "0"]);
   const [waiting, other] = [await place.start(), await elsewhere.start()];
   using ann = await Client.connect(place, "ann");
