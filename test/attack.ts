@@ -60,7 +60,7 @@ const options = {
 const args = Object.entries(options).map(([name, value]) => `--${name}=${value}`);
 if (password) await Bun.write(passwordFile, `${Bun.password.hashSync(password)}\n`);
 const { "max-line": maxLine, "max-clients": maxClients } = options;
-const maxSilence = 20_000; // ms in which somebody who speaks all the time may not be heard
+const maxSilence = 20_000; // ms in which somebody who has said something may not be heard
 const maxMemory = 384 * 2 ** 20; // of a server, bytes
 const maxGrowth = 32 * 2 ** 20; // of a process in the second half of a calm run, bytes
 
@@ -360,14 +360,17 @@ console.log(`seed ${seed}: ${JSON.stringify({ ...options, password, isUnderNohup
 setInterval(() => houses.forEach(observe), 20);
 const memories = { server: [] as number[], worker: [] as number[] }; // every second, bytes
 const watch = setInterval(() => {
-  for (const { server, people, witness, isFrozen } of houses) {
+  for (const { server, people, witness, accepted, isFrozen } of houses) {
     memories.server.push(memory(server.pid));
     memories.worker.push(memory(witness.worker));
     if (memory(server.pid) > maxMemory) violated(`a server holds ${memory(server.pid)} bytes`);
-    const isSilent = ({ state, lastHeard, mayLeave }: Person) =>
-      state === "here" && !mayLeave && performance.now() - lastHeard > maxSilence;
-    const silent = over || redis ? undefined : [...people].find(isSilent);
-    if (silent) violated(`${silent.name} was not heard for ${maxSilence} ms`);
+    for (const person of people) {
+      const { name, state, said, mayLeave } = person;
+      if (said === (accepted.get(person) ?? 0)) person.lastHeard = performance.now();
+      const isSilent = performance.now() - person.lastHeard > maxSilence;
+      if (isSilent && state === "here" && !mayLeave && !redis)
+        violated(`${name} was not heard for ${maxSilence} ms`);
+    }
     if (witness.client.lines.ended) violated(`${witness.name} was disconnected`);
     const { exitCode } = server.process;
     if (exitCode !== null && !isFrozen) violated(`server ended: ${exitCode}`);

@@ -43,7 +43,7 @@ export class Person {
   isLeaving = false;
   mayLack = false; // lines of theirs may have died with the server
   mayLeave: RegExp | undefined; // how, as the witness may be told
-  lastHeard = performance.now(); // ms
+  lastHeard = performance.now(); // or when there was nothing to hear, ms
   house!: House;
   client!: Client;
 
