@@ -7,8 +7,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { native } from "../parts/shared/native.ts";
 import { descriptorOf } from "../parts/shared/socket.ts";
-import { children, Client, ended, freePort, long, missingBefore, numbered } from "./helpers.ts";
-import { patience, root, type Server, spoken, startServer } from "./helpers.ts";
+import { children, Client, descriptors, ended, freePort, long } from "./helpers.ts";
+import { missingBefore, numbered } from "./helpers.ts";
+import { patience, root, type Server, spoken, startServer, until } from "./helpers.ts";
 import { Redis, startLinked, test as testWithRedis } from "./redis-server.ts";
 
 setDefaultTimeout(2 * patience);
@@ -231,6 +232,29 @@ testBeside(
   },
 );
 
+testBeside("SIGUSR2 while it adopts is obeyed when it has, and nothing is lost", async () => {
+  await using place = new Place();
+  const old = await place.start();
+  const files = descriptors(old.pid);
+  using ann = await Client.connect(place, "ann");
+  using bob = await Client.connect(place, "bob");
+  await place.end("SIGUSR2");
+  const { pid } = await place.start();
+  // For each client, the Unix socket of its worker, and its own.
+  await until(
+    () => descriptors(pid) >= files + 4,
+    "two offers",
+    () => descriptors(pid),
+  );
+  await place.end("SIGUSR2");
+  await place.start();
+  await Promise.all([ann, bob].map(({ lines }) => lines.count(/^\* the server is back /, 2)));
+  ann.send("hello\n");
+  await bob.line("ann: hello");
+  for (const { lines } of [ann, bob])
+    expect(lines.all.filter((line) => /left|may be/.test(line))).toEqual([]);
+});
+
 testBeside(
   "a worker that was stopped meanwhile brings its client later, and tells it",
   async () => {
@@ -310,6 +334,7 @@ testBeside("an offer that is rubbish is refused, and harms nobody", async () => 
   await using place = new Place();
   const server = await place.start();
   using ann = await Client.connect(place, "ann");
+  const files = descriptors(server.pid);
   const fd = openSync(join(root, "package.json"), "r");
   const before = server.log.all.length;
   const names = ["rubbish", "null", good, { ...good, name: "* eve" }];
@@ -324,6 +349,7 @@ testBeside("an offer that is rubbish is refused, and harms nobody", async () => 
   expect(server.log.all.length - before).toBeGreaterThan(offers.length);
   ann.send("/who\n");
   await ann.line(/ann/);
+  await until(() => descriptors(server.pid) === files, "what was passed to be closed");
   const isThere = (...as: string[]) => Bun.spawnSync([...as, "test", "-S", place.path]).success;
   expect(isThere()).toBe(true);
   if (isRoot && Bun.which("setpriv"))

@@ -34,9 +34,9 @@ interface Visit {
 
 /** What a client brings that was adopted. */
 export interface Adopted {
-  /** Whether the beginning of a line of its may be lost. */
+  /** Whether the beginning of one of its lines may be lost. */
   isTorn: boolean;
-  /** A worker of this server has the client now, and the last one may go. */
+  /** A worker of this server has the client now, and the one that offered it may go. */
   settle(worker: WorkerProcess): void;
 }
 
@@ -56,6 +56,7 @@ export class Adoption {
   /** Resolves when all are back who wait. */
   readonly complete = this.#complete.promise;
   readonly #host: Host;
+  readonly #visitors = new Set<Visitor>(); // who have no answer yet
   #online = Promise.resolve(0); // people, when the last one was adopted
   #isComplete = false;
   #mayMiss = false; // somebody's line may be lost
@@ -77,7 +78,7 @@ export class Adoption {
         socket: {
           open: (visitor) => void this.#open(visitor),
           data: (visitor, chunk) => this.#hear(visitor, chunk),
-          close: ({ data }) => close(data.client),
+          close: (visitor) => this.#close(visitor),
           error: () => {},
         },
       });
@@ -90,10 +91,16 @@ export class Adoption {
     }
   }
 
+  /** Resolves when all who have come are served by workers of this server, or have gone. */
+  async settled(): Promise<void> {
+    while (this.#visitors.size > 0) await Bun.sleep(10);
+  }
+
   /** Adopts nobody any more. */
   close(): void {
+    if (this.#listener) rmSync(this.meeting!.path, { force: true });
     this.#listener?.stop();
-    if (this.meeting) rmSync(this.meeting.path, { force: true });
+    this.#listener = undefined; // soon the path may be the next server's
   }
 
   /** All are back when nobody has come for a while. */
@@ -110,6 +117,7 @@ export class Adoption {
   async #open(visitor: Visitor): Promise<void> {
     visitor.pause();
     visitor.data = { client: -1, text: "" };
+    this.#visitors.add(visitor);
     this.#wait();
     for (let waited = 0; visitor.readyState > 0 && waited < patience; waited += 5) {
       const client = native!.accept_passed(visitor.fd!);
@@ -123,6 +131,11 @@ export class Adoption {
     refuse(visitor, "it has passed no socket");
   }
 
+  #close(visitor: Visitor): void {
+    this.#visitors.delete(visitor);
+    close(visitor.data.client);
+  }
+
   #hear(visitor: Visitor, chunk: Buffer): void {
     this.#wait();
     const { data } = visitor;
@@ -131,46 +144,51 @@ export class Adoption {
       return refuse(visitor, "it is too long");
     if (chunk.at(-1) !== 0x0a) return;
     const offer = parseOffer(`${Buffer.from(data.text, "latin1")}`);
+    data.text = ""; // it may be long
     if (!offer) return refuse(visitor, "it cannot be understood");
     if (bytesWritten(data.client) === undefined) return refuse(visitor, "it is no TCP socket");
     const client = new SocketCopy(socketOf(data.client));
     data.client = -1;
-    void this.#adopt(client, offer, () => void visitor.end("taken\n"));
+    void this.#adopt(visitor, client, offer);
   }
 
-  async #adopt(client: SocketCopy, offer: Offer, dismiss: () => void): Promise<void> {
+  async #adopt(visitor: Visitor, client: SocketCopy, offer: Offer): Promise<void> {
     const { room, maxLag, serve, relay } = this.#host;
+    const { pid, isTorn, mayLack, unsaid } = offer;
     const { peer } = client;
+    this.#mayMiss ||= mayLack;
     const twin = peer && room.members.values().find((member) => member.client.peer === peer);
     if (twin) {
       // The server before us died while it adopted: two workers have the client. What this one knows is lost.
       client.close();
-      dismiss();
+      visitor.end("taken\n");
+      this.#mayMiss = true;
       return twin.tellLosses("lines", true);
     }
     const connection = new Connection(client, maxLag);
     connection.move("named");
     connection.push(Buffer.from(offer.unshown, "base64"));
-    this.#online = room.adopt(connection, offer.name, offer.server);
-    const settle = ({ pid }: WorkerProcess) => {
+    const dismiss = () => void visitor.end("taken\n");
+    const settle = (worker: WorkerProcess) => {
       dismiss(); // first of all: should we die before the worker has the rest, nothing is shown twice
       const { name, address } = connection;
-      log(`worker ${pid} (${address}): ${name} was adopted from worker ${offer.pid}`);
-      room.link?.setPid(name, pid);
-      if (offer.unsaid) void relay(Buffer.from(offer.unsaid), connection);
+      log(`worker ${worker.pid} (${address}): ${name} was adopted from worker ${pid}`);
+      room.link?.setPid(name, worker.pid);
+      if (unsaid) void relay(Buffer.from(unsaid), connection);
     };
-    connection.life = serve(connection, { isTorn: offer.isTorn, settle }).finally(dismiss);
+    this.#online = room.adopt(connection, offer.name, offer.server);
     const isLate = this.#isComplete;
-    this.#mayMiss ||= offer.mayLack;
+    if (isLate) await this.#online; // others may have got the name
+    connection.life = serve(connection, { isTorn, settle }).finally(dismiss);
     await this.complete;
-    connection.tellLosses(offer.isTorn || offer.mayLack ? "a line" : "", isLate || this.#mayMiss);
+    connection.tellLosses(isTorn || mayLack ? "a line" : "", isLate || this.#mayMiss);
     connection.tell(`the server is back (${await this.#online} online)`);
   }
 }
 
 function refuse(visitor: Visitor, reason: string): void {
   log(`a client that was offered was not adopted: ${reason}`);
-  visitor.end("refused\n"); // else it would come again
+  if (visitor.end("refused\n") < 0) visitor.terminate(); // without an answer, it would come again
 }
 
 /** The path of the Unix socket that belongs to a server's address. Throws if there is no safe place for it. */

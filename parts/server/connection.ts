@@ -161,7 +161,7 @@ export class Connection implements Member {
     this.push(Buffer.from(`* ${text}\n`));
   }
 
-  /** Tells its client what may be lost: of what it has said, such as `a line`, and of what others have. */
+  /** Tells its client what may be lost: its `own` (`lines`, `a line` or nothing), and lines of `others`. */
   tellLosses(own: string, others: boolean): void {
     if (own) this.tell(`${own} of yours may be lost`);
     if (others) this.tell("lines of others may be missing here");

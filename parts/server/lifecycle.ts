@@ -117,13 +117,15 @@ export interface Running {
  */
 export async function shutDown(running: Running, how: How): Promise<void> {
   const { pool, room, places, adoption } = running;
-  const all = [...places.connections];
   if (pool.isClosed) {
     pool.kill();
     process.exit(130); // asked twice
   }
   adoption.close(); // while the address is ours
   for (const listener of listeners) listener.close();
+  if (how === "wait") await adoption.settled();
+  if (pool.isClosed) return; // another signal was quicker
+  const all = [...places.connections];
   pool.close();
   for (const connection of all) connection.order({ type: how });
   if (how === "wait") {

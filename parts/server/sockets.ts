@@ -46,14 +46,15 @@ const F_DUPFD_CLOEXEC = 1030;
 export class SocketCopy {
   /** The client's IP address. */
   readonly address: string;
-  /** The client's IP address and port: nobody else has those; empty if it is gone. */
+  /** Both ends' addresses, which no other connection has; empty if the client is gone. */
   readonly peer: string;
   #copy: number | Socket | undefined; // undefined once it is closed or released
 
   /** @param socket closed by this, unless it is the copy itself */
   constructor(socket: Socket) {
     this.address = socket.remoteAddress ?? "a client that is gone";
-    this.peer = socket.remotePort ? `${this.address} ${socket.remotePort}` : "";
+    const { remotePort, localAddress } = socket;
+    this.peer = remotePort ? `${this.address} ${remotePort} ${localAddress}` : "";
     limitSilence(socket.on("error", () => {}));
     const fd = duplicate(descriptorOf(socket));
     this.#copy = fd < 0 ? socket : fd;

@@ -86,7 +86,7 @@ export class NativeRelay implements Relay {
         const text = telnet.read(this.#up.subarray(0, got), state[Field.special] === 1);
         ears.hold("torn", telnet.isTorn);
         state[Field.torn] = Number(telnet.isTorn);
-        const dealt = ears.hear(text); // first of all, so that the others have it soon
+        const dealt = ears.hear(text); // before the pace, so that the others have it soon
         pace.spend(state[Field.taken]! + Number(telnet.hasCommands));
         await waitFor(dealt);
       } else await leave(got === Event.reset);

@@ -23,40 +23,44 @@ export async function waitForServer(server: Server, remains: Remains): Promise<b
   const { meeting, name } = server;
   if (!meeting || !native) return false;
   const { client, isTorn, unsaid } = remains;
+  const mayLack = remains.mayLack || server.hasFailed;
   const [receiver, sent] = [Int32Array.of(client), new Int32Array(1)];
   const show = (text: string) =>
     void (remains.unshown = Buffer.concat([remains.unshown, Buffer.from(text)]));
   const missing = "* lines of others may be missing here\n";
   const notice = `* the server is gone, waiting for another (${patience / 1000} s)\n`;
   show((remains.isMidLine ? "\n" : "") + (remains.mayMiss ? missing : "") + notice);
+  const describe = (): Offer => {
+    const unshown = remains.unshown.toString("base64");
+    return { pid: process.pid, name, isTorn, unsaid, unshown, mayLack, server: meeting.server };
+  };
   for (let end = performance.now() + patience; performance.now() < end; await Bun.sleep(pause)) {
     native.broadcast(receiver, 1, remains.unshown, remains.unshown.length, sent);
     remains.unshown = remains.unshown.subarray(sent[0]);
-    const unshown = remains.unshown.toString("base64");
-    const mayLack = remains.mayLack || server.hasFailed;
-    const about = { pid: process.pid, name, isTorn, unsaid, unshown, mayLack };
-    const offer = { ...about, server: meeting.server };
-    const isAnswered = await visit(meeting.path, client, offer).catch(() => undefined);
+    const isAnswered = await visit(meeting.path, client, describe).catch(() => undefined);
     if (isAnswered) return true;
     if (isAnswered === undefined) continue; // nobody listens
     show(missing); // that server may have had lines for the client
     end = performance.now() + patience;
   }
-  await rm(meeting.path, { force: true }).catch(() => {}); // of a dead server: none is there
+  await rm(meeting.path, { force: true }).catch(() => {}); // a dead server may have left it
   return false;
 }
 
 /**
- * Offers a client to the server that listens at a path; gives whether that has answered before its end.
+ * Offers a client to the server that listens at a path; gives whether that has answered, and not died.
  * Rejects if none listens.
  */
-async function visit(path: string, client: number, offer: Offer): Promise<boolean> {
+async function visit(path: string, client: number, describe: () => Offer): Promise<boolean> {
   const { promise, resolve } = Promise.withResolvers<boolean>();
-  let rest = Buffer.from(`${JSON.stringify(offer)}\n`);
+  let rest: Buffer;
   const write = (socket: Bun.Socket) =>
     void (rest = rest.subarray(Math.max(0, socket.write(rest))));
-  const open = (socket: Bun.Socket & { fd?: number }) =>
-    native!.pass(socket.fd!, client) ? write(socket) : socket.terminate();
+  const open = (socket: Bun.Socket & { fd?: number }) => {
+    if (!native!.pass(socket.fd!, client)) return socket.terminate();
+    rest = Buffer.from(`${JSON.stringify(describe())}\n`);
+    write(socket);
+  };
   const [data, close] = [() => resolve(true), () => resolve(false)];
   await Bun.connect({ unix: path, socket: { open, drain: write, data, close, error: close } });
   return promise;
