@@ -48,7 +48,7 @@ const passwordFile = join(folder, "password");
 const redis = values.redis ? await Redis.start() : undefined;
 const options = {
   rate: pick([50, 100, 1000, 0]),
-  "max-line": pick([2048, 4096, 20_000, 65_536]),
+  "max-line": pick([3000, 4096, 20_000, 65_536]), // longer than any honest line
   "max-clients": pick([24, 40, 60]),
   "max-lag": pick([2_000_000, 4_194_304]),
   spares: upTo(3),
