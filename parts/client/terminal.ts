@@ -113,7 +113,11 @@ export class Terminal {
 
   /** Gives the terminal back as it was. */
   close(): void {
-    this.#rl.close();
+    try {
+      this.#rl.close();
+    } catch {
+      process.exit(1); // readline cannot reset a terminal that is gone
+    }
   }
 
   /** Where readline draws. It hides a secret: then nothing is drawn, and no row is ever full. */
