@@ -1,6 +1,6 @@
 /** Servers that share a room: one is lost, or Redis is slow, away, refused or cut. Nobody waits long: see `hasty`. */
 import { expect } from "bun:test";
-import { allHave, Client, long, numbered, within } from "./helpers.ts";
+import { allHave, Client, long, numbered, state, until, within } from "./helpers.ts";
 import { allSee, back, hasty, heardBy, lost, missing, noticesTo } from "./redis-server.ts";
 import { roomSharer, startLinked, test } from "./redis-server.ts";
 
@@ -22,13 +22,14 @@ test("a client whose name another server has taken gets another, whatever happen
   await take("eve", "eve2"); // its server gets it another name
   ann.send("/nick zoe\nsecond\n");
   await bob.line("zoe: second");
-  proxy.delay = 0;
   const served = await first.worker("ann");
   const [spare] = first.workers().filter((pid) => pid !== served);
-  process.kill(spare!, "SIGSTOP"); // the next one to serve zoe
-  process.kill(served, "SIGKILL");
+  await until(() => state(spare!) === "S", "a spare that is ready");
+  process.kill(spare!, "SIGSTOP"); // the next one to serve zoe, who may be late by a second
   await take("zoe", "zoe2");
+  process.kill(served, "SIGKILL"); // while the answer is on its way
   await bob.line("* zoe is now zoe2");
+  proxy.delay = 0;
   process.kill(spare!, "SIGCONT");
   await bob.line(/^\* worker \d+ of zoe2 was killed/);
   ann.send("third\n");
