@@ -140,7 +140,7 @@ function needsHeir(connection: Connection, dead: WorkerProcess): boolean {
   return true;
 }
 
-/** 3. Passes a copy of a client's socket to a worker. `isTorn`: its last one left half a line. */
+/** 3. Passes a copy of a client's socket to a worker. `isTorn`: its last one, if any, left half a line. */
 async function handOver(connection: Connection, isTorn?: boolean): Promise<WorkerProcess> {
   const { client, closed } = connection;
   for (let pause = 0; pause < 2000; pause = 2 * pause + 10) {
