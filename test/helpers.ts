@@ -252,11 +252,20 @@ export function parseListening(text: string): { port: number; pid: number } {
   return { port: Number(port), pid: Number(pid) };
 }
 
-/** A port that nobody uses at the moment. */
+/**
+ * A port that nobody uses at the moment; below those that systems give away (from 32768 on), or a connection
+ * of another test could get it while its server is away.
+ */
 export function freePort(): number {
-  const listener = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
-  listener.stop();
-  return listener.port;
+  for (;;) {
+    const port = 10_000 + Math.floor(Math.random() * 20_000);
+    try {
+      Bun.listen({ hostname: "127.0.0.1", port, socket: { data() {} } }).stop();
+      return port;
+    } catch {
+      // It is taken.
+    }
+  }
 }
 
 /** A line of a server's log, without the time that it begins with. */
