@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { afterAll, afterEach, test } from "bun:test";
+import { afterAll, afterEach, setDefaultTimeout, test } from "bun:test";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -36,32 +36,25 @@ export function certificate(file: string): string {
  * timeout is longer, so that it is the wait that fails, and says what it saw.
  */
 export const patience = 30_000;
+setDefaultTimeout(2 * patience);
+
+/** What a wait that was in vain has seen. */
+function inVain(what: string, seen?: () => unknown): Error {
+  return new Error(`waited in vain for ${what}; saw ${Bun.inspect(seen?.())}`);
+}
 
 /** Waits for a promise, but not for ever: then it fails with `what` and what `seen` returns. */
-export async function within<T>(
-  promise: Promise<T>,
-  what: string,
-  seen?: () => unknown,
-): Promise<T> {
-  let timer: Timer | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => {
-      reject(new Error(`waited in vain for ${what}; saw ${Bun.inspect(seen?.())}`));
-    }, patience);
-  });
+export async function within<T>(promise: Promise<T>, what: string, seen?: () => unknown) {
+  const { promise: late, reject } = Promise.withResolvers<never>();
+  const timer = setTimeout(() => reject(inVain(what, seen)), patience);
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
 
 /** Waits until `check` holds; for what no event tells: another process's state. */
-export async function until(
-  check: () => boolean,
-  what: string,
-  seen?: () => unknown,
-): Promise<void> {
+export async function until(check: () => boolean, what: string, seen?: () => unknown) {
   const end = performance.now() + patience;
   while (!check()) {
-    if (performance.now() > end)
-      throw new Error(`waited in vain for ${what}; saw ${Bun.inspect(seen?.())}`);
+    if (performance.now() > end) throw inVain(what, seen);
     await Bun.sleep(5);
   }
 }
@@ -73,7 +66,7 @@ function matches(line: string, wanted: string | RegExp): boolean {
   return typeof wanted === "string" ? line === wanted : wanted.test(line);
 }
 
-/** Lines that come one after the other; a reader may wait for one. */
+/** Lines that come one after the other; a reader may wait for one. A log's come without their time. */
 class Lines {
   readonly all: string[] = [];
   #came = 0; // lines
@@ -82,14 +75,12 @@ class Lines {
   #changed = Promise.withResolvers<void>();
   ended = false;
 
-  constructor(readonly edit = (line: string) => line) {}
-
   push(chunk: Uint8Array): void {
     const lines = (this.#partial + this.#decode(chunk)).split("\n");
     this.#partial = lines.pop()!;
-    for (const line of lines) this.all.push(this.edit(line));
+    for (const line of lines) this.all.push(line.replace(/^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d /, ""));
     this.#came += lines.length;
-    this.change();
+    this.#change();
   }
 
   #decode(chunk: Uint8Array): string {
@@ -102,10 +93,10 @@ class Lines {
 
   end(): void {
     this.ended = true;
-    this.change();
+    this.#change();
   }
 
-  change(): void {
+  #change(): void {
     this.#changed.resolve();
     this.#changed = Promise.withResolvers();
   }
@@ -128,12 +119,13 @@ class Lines {
 
   /** Waits for `count` lines that equal or match, and returns the last of them. */
   async count(wanted: string | RegExp, count: number): Promise<string> {
-    let [found, seen, before]: [string[], number, number] = [[], 0, 0];
+    const found: string[] = [];
+    let seen = 0; // looking at all of them again and again is slow
     await this.until(() => {
       const removed = this.#came - this.all.length; // by a test
-      if (removed !== before) [found, seen, before] = [[], 0, removed];
-      found.push(...this.all.slice(seen).filter((line) => matches(line, wanted)));
-      seen = this.all.length; // looking at all of them again and again is slow
+      const news = this.all.slice(Math.max(0, seen - removed));
+      found.push(...news.filter((line) => matches(line, wanted)));
+      seen = this.#came;
       return found.length >= count;
     }, `line ${count} of ${wanted}`);
     return found[count - 1]!;
@@ -144,26 +136,9 @@ class Lines {
   }
 }
 
-export interface Server extends AsyncDisposable {
-  port: number;
-  pid: number;
-  process: Bun.Subprocess<"pipe", "pipe", "pipe">;
-  log: Lines;
-  errors: Lines;
-  /** The process IDs of its workers, spares included. */
-  workers(): number[];
-  /** Waits until it has so many workers, spares included. */
-  hasWorkers(count: number): Promise<void>;
-  /** The process ID of the worker that serves `name`. */
-  worker(name: string): Promise<number>;
-  /** Ends it with SIGTERM and gives its exit code. */
-  stop(): Promise<number>;
-}
-
-/** How to start a server. */
-export interface StartOptions {
+/** How to start a server; `before` is a command that starts it, such as `nohup`. */
+interface StartOptions {
   script?: string;
-  /** A command that starts it, such as `nohup`. */
   before?: string[];
   env?: Record<string, string>;
   cwd?: string;
@@ -175,75 +150,88 @@ export async function startServer(
   args: string[] = [],
   { script = "server.ts", before = [], env = {}, ...options }: StartOptions = {},
 ): Promise<Server> {
-  return watchServer(
-    Bun.spawn([...before, process.execPath, resolve(root, script), "--port", "0", ...args], {
+  const child = Bun.spawn(
+    [...before, process.execPath, resolve(root, script), "--port", "0", ...args],
+    {
       cwd: root,
       ...options,
       env: { ...process.env, PIPECHAT_HASTE: "4", ...env },
       stdio: ["pipe", "pipe", "pipe"],
-    }),
+    },
   );
-}
-
-/** Starts a server for all tests of a file, each of which leaves it empty. To be called while the file is loaded. */
-export async function sharedServer(...args: string[]): Promise<Server> {
-  const server = await startServer(args);
-  share(server);
-  return server;
-}
-
-/** Ends a server after all tests of a file; after each, waits until only its spares are left. */
-export function share(server: Server, spares = 1): void {
-  afterEach(async () => {
-    await server.hasWorkers(spares);
-    server.log.all.length = 0;
-  });
-  afterAll(() => server[Symbol.asyncDispose]());
+  return new Server(child).listens();
 }
 
 /**
- * Waits until a server that was just started listens. Disposing of it checks that no worker outlives it, and
- * that none had an error that nobody foresaw.
+ * Starts a server for all tests of a file, and ends it after them; after each, waits until only its spare is
+ * left. To be called while the file is loaded.
  */
-export async function watchServer(server: Bun.Subprocess<"pipe", "pipe", "pipe">): Promise<Server> {
-  const [log, errors] = [follow(server.stdout, withoutTime), follow(server.stderr)];
-  const started = await log.line(/^listening on /).catch((error) => {
-    throw new Error(`${error.message} ${errors.all.join(" ")}`);
+export async function sharedServer(...args: string[]): Promise<Server> {
+  const server = await startServer(args);
+  afterEach(async () => {
+    await server.hasWorkers(1);
+    server.log.all.length = 0;
   });
-  const { port, pid } = parseListening(started);
-  return {
-    port,
-    pid,
-    process: server,
-    log,
-    errors,
-    workers: () => children(pid),
-    hasWorkers(count) {
-      const workers = () => children(pid);
-      return until(() => workers().length === count, `${count} workers`, workers);
-    },
-    async worker(name) {
-      const serves = new RegExp(
-        `^worker (\\d+) \\(\\S+\\): (${name} joined|worker \\d+ of ${name} .* took over$)`,
-      );
-      await log.line(serves);
-      return Number(serves.exec(log.all.findLast((line) => serves.test(line))!)![1]);
-    },
-    async stop() {
-      server.kill("SIGTERM");
-      return within(server.exited, "the server's exit");
-    },
-    async [Symbol.asyncDispose](this: Server) {
-      const workers = server.exitCode === null && server.signalCode === null ? children(pid) : [];
-      if (server.exitCode === null && server.signalCode === null) await this.stop();
+  afterAll(() => server[Symbol.asyncDispose]());
+  return server;
+}
+
+/** A server. Disposing of it checks that no worker outlives it, and that none had an error that nobody foresaw. */
+export class Server implements AsyncDisposable {
+  readonly log: Lines;
+  readonly errors: Lines;
+  port = 0;
+  pid = 0;
+
+  /** One that was just started. */
+  constructor(readonly process: Bun.Subprocess<"pipe", "pipe", "pipe">) {
+    this.log = follow(process.stdout);
+    this.errors = follow(process.stderr);
+  }
+
+  async listens(): Promise<this> {
+    const started = await this.log.line(/^listening on /).catch((error) => {
+      throw new Error(`${error.message} ${this.errors.all.join(" ")}`);
+    });
+    return Object.assign(this, parseListening(started));
+  }
+
+  /** The process IDs of its workers, spares included. */
+  workers(): number[] {
+    return children(this.pid);
+  }
+
+  /** Waits until it has so many workers, spares included. */
+  async hasWorkers(count: number): Promise<void> {
+    const workers = () => this.workers();
+    await until(() => workers().length === count, `${count} workers`, workers);
+  }
+
+  /** The process ID of the worker that serves `name`. */
+  async worker(name: string): Promise<number> {
+    const serves = new RegExp(
+      `^worker (\\d+) \\(\\S+\\): (${name} joined|worker \\d+ of ${name} .* took over$)`,
+    );
+    await this.log.line(serves);
+    return Number(serves.exec(this.log.all.findLast((line) => serves.test(line))!)![1]);
+  }
+
+  /** Ends it with SIGTERM and gives its exit code. */
+  async stop(): Promise<number> {
+    this.process.kill("SIGTERM");
+    return within(this.process.exited, "the server's exit");
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const { process, errors, log } = this;
+    if (process.exitCode === null && process.signalCode === null) {
+      const workers = this.workers();
+      await this.stop();
       await ended(workers);
-      const unforeseen = [
-        ...errors.all,
-        ...log.all.filter((line) => /^worker stderr: /.test(line)),
-      ];
-      if (unforeseen.length > 0) throw new Error(`unforeseen: ${unforeseen.join("\n")}`);
-    },
-  };
+    }
+    const unforeseen = [...errors.all, ...log.all.filter((line) => /^worker stderr: /.test(line))];
+    if (unforeseen.length > 0) throw new Error(`unforeseen: ${unforeseen.join("\n")}`);
+  }
 }
 
 /** Understands a server's first line. */
@@ -268,13 +256,8 @@ export function freePort(): number {
   }
 }
 
-/** A line of a server's log, without the time that it begins with. */
-function withoutTime(line: string): string {
-  return line.replace(/^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d /, "");
-}
-
-function follow(stream: ReadableStream<Uint8Array>, edit = (line: string) => line): Lines {
-  const lines = new Lines(edit);
+function follow(stream: ReadableStream<Uint8Array>): Lines {
+  const lines = new Lines();
   void (async () => {
     for await (const chunk of stream) lines.push(chunk);
     lines.end();
@@ -294,85 +277,50 @@ export async function disconnect(server: Server, name: string): Promise<void> {
   }
 }
 
-/** A process, as the system tells of it. */
-export interface Process {
-  pid: number;
-  parent: number;
-  /** R, S, T (stopped), Z (zombie) and so on. */
-  state: string;
-  /** Memory that it holds now (its resident set), in bytes. */
-  memory: number;
+/** A file of /proc; empty when its process is gone. */
+function read(file: string): string {
+  try {
+    return readFileSync(`/proc/${file}`, "utf8");
+  } catch {
+    return "";
+  }
+}
+
+/** What ps(1) prints, where there is no /proc. */
+function ps(...args: string[]): string {
+  return Bun.spawnSync(["ps", ...args]).stdout.toString();
 }
 
 const hasProc = existsSync("/proc/self/status");
 
-/** All processes: from /proc where there is one, else from ps. */
-export function processes(): Process[] {
-  if (hasProc)
-    return readdirSync("/proc")
-      .filter(Number)
-      .flatMap((pid) => lookUp(pid) ?? []);
-  const ps = Bun.spawnSync(["ps", "-A", "-o", "pid=,ppid=,state=,rss="]);
-  const rows = ps.stdout.toString().matchAll(/(\d+) +(\d+) +(\w)\S* +(\d+)/g);
-  return Array.from(rows, ([, pid, parent, state, kilobytes]) => ({
-    pid: Number(pid),
-    parent: Number(parent),
-    state: state!,
-    memory: Number(kilobytes) * 1024,
-  })).filter(({ pid }) => pid !== ps.pid);
-}
-
-/** One process, or undefined if it has gone. */
-function lookUp(pid: number | string): Process | undefined {
-  if (!hasProc) return processes().find((process) => process.pid === pid);
-  let text: string;
-  try {
-    text = readFileSync(`/proc/${pid}/status`, "utf8");
-  } catch {
-    return undefined;
-  }
-  const field = (name: string) => new RegExp(`^${name}:\\s+(\\w+)`, "m").exec(text)?.[1];
-  return {
-    pid: Number(pid),
-    parent: Number(field("PPid")),
-    state: field("State")!,
-    memory: Number(field("VmRSS") ?? 0) * 1024, // a zombie has none
-  };
-}
-
-const childrenOf = (pid: number) => `/proc/${pid}/task/${pid}/children`; // not every Linux has it
-const hasChildren = existsSync(childrenOf(process.pid));
-
-/** The child processes of a process. */
-export function children(pid: number): number[] {
-  if (!hasChildren)
-    return processes()
-      .filter(({ parent }) => parent === pid)
-      .map((child) => child.pid);
-  try {
-    return readFileSync(childrenOf(pid), "utf8").split(" ").filter(Boolean).map(Number);
-  } catch {
-    return []; // it has gone
-  }
-}
-
-/** Memory that a process holds now (its resident set), in bytes. */
+/** Memory that a process holds now (its resident set), in bytes; a zombie has none. */
 export function memory(pid: number): number {
-  return lookUp(pid)?.memory ?? 0;
+  const found = hasProc
+    ? /^VmRSS:\s+(\d+)/m.exec(read(`${pid}/status`))?.[1]
+    : ps("-o", "rss=", "-p", `${pid}`);
+  return Number(found ?? 0) * 1024;
 }
 
 /** A process's state: R, S, T (stopped), Z (zombie), or "" when it is gone. */
 export function state(pid: number): string {
-  return lookUp(pid)?.state ?? "";
+  const status = hasProc ? read(`${pid}/status`) : `State: ${ps("-o", "state=", "-p", `${pid}`)}`;
+  return /^State:\s+(\w)/m.exec(status)?.[1] ?? "";
+}
+
+const childrenOf = (pid: number) => `${pid}/task/${pid}/children`;
+const hasChildren = existsSync(`/proc/${childrenOf(process.pid)}`); // not every Linux has it
+
+/** The child processes of a process. */
+export function children(pid: number): number[] {
+  if (hasChildren) return read(childrenOf(pid)).split(" ").filter(Boolean).map(Number);
+  const rows = ps("-A", "-o", "ppid=,pid=").matchAll(new RegExp(`^ *${pid} +(\\d+)$`, "gm"));
+  return Array.from(rows, ([, child]) => Number(child));
 }
 
 /** A process's command line and environment. */
 export function commandLine(pid: number): string {
-  if (!hasProc)
-    return Bun.spawnSync(["ps", "eww", "-o", "command=", "-p", `${pid}`]).stdout.toString();
-  return ["cmdline", "environ"]
-    .map((file) => readFileSync(`/proc/${pid}/${file}`, "utf8"))
-    .join("");
+  if (hasProc) return read(`${pid}/cmdline`) + read(`${pid}/environ`);
+  return ps("eww", "-o", "command=", "-p", `${pid}`);
 }
 
 /** Whether a process runs, or is stopped: it is not gone, nor dead and waiting to be reaped. */
@@ -533,8 +481,8 @@ export class Client implements Disposable {
   }
 
   /** Waits for the server's end of the stream, or a reset. */
-  async ended(): Promise<void> {
-    await this.lines.until(() => this.lines.ended, "the end");
+  ended(): Promise<void> {
+    return this.lines.until(() => this.lines.ended, "the end");
   }
 
   /** What came after the welcome. */
@@ -602,14 +550,9 @@ export class Client implements Disposable {
 /** Runs a script to its end. */
 export async function run(
   cmd: string[],
-  options: { stdin?: string; cwd?: string } = {},
+  { stdin = "", cwd = root }: { stdin?: string; cwd?: string } = {},
 ): Promise<{ code: number; stdout: string; stderr: string }> {
-  const child = Bun.spawn(cmd, {
-    cwd: options.cwd ?? root,
-    stdin: new TextEncoder().encode(options.stdin ?? ""),
-    stdout: "pipe",
-    stderr: "pipe",
-  });
+  const child = Bun.spawn(cmd, { cwd, stdio: [new Blob([stdin]), "pipe", "pipe"] });
   const [code, stdout, stderr] = await within(
     Promise.all([child.exited, child.stdout.text(), child.stderr.text()]),
     `the end of ${cmd.join(" ")}`,

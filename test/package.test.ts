@@ -1,7 +1,7 @@
 /** What a user installs. */
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
-import { Client, patience, root, run, temporaryFolder, watchServer } from "./helpers.ts";
+import { Client, patience, root, run, Server, temporaryFolder } from "./helpers.ts";
 
 setDefaultTimeout(2 * patience);
 
@@ -27,7 +27,7 @@ test("the package holds the scripts and their parts, and chats in an empty folde
     cwd: folder,
     stdio: ["pipe", "pipe", "pipe"],
   });
-  await using server = await watchServer(child);
+  await using server = await new Server(child).listens();
   using ann = await Client.connect(server, "ann");
   const bot = [...bunx, "pipechat", `:${server.port}`, "bot"];
   const { code, stderr } = await run(bot, { cwd: folder, stdin: "hello\n" });
