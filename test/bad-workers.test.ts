@@ -1,12 +1,10 @@
 /** Workers that are broken, hostile or late: nobody but their own client notices. */
-import { afterEach, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, expect, test } from "bun:test";
 import { cpSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { allHave, Client, numbered, patience, root } from "./helpers.ts";
+import { allHave, Client, numbered, root } from "./helpers.ts";
 import { startServer, temporaryFolder } from "./helpers.ts";
 import { sharedRoom } from "./scenes.ts";
-
-setDefaultTimeout(2 * patience);
 
 // A copy of the server, whose worker.ts a test can replace while it runs.
 const folder = temporaryFolder();

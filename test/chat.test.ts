@@ -1,8 +1,6 @@
 /** What people who chat rely on: names, commands, and lines that arrive whole and in one order. */
-import { expect, setDefaultTimeout, test } from "bun:test";
-import { allHave, Client, long, numbered, patience, sharedServer } from "./helpers.ts";
-
-setDefaultTimeout(2 * patience);
+import { expect, test } from "bun:test";
+import { allHave, Client, long, numbered, sharedServer } from "./helpers.ts";
 
 const server = await sharedServer("--rate", "0", "--verbose", "--max-line", "3000");
 const join = (name?: string) => Client.connect(server, name);

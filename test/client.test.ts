@@ -1,13 +1,11 @@
 /** client.ts as a person sees it, in a real terminal, and as a script uses it, in a pipe. */
-import { expect, setDefaultTimeout, test } from "bun:test";
+import { expect, test } from "bun:test";
 import { on, once } from "node:events";
 import { existsSync } from "node:fs";
 import { type AddressInfo, createServer, type Socket } from "node:net";
 import { allHave, children, Client, freePort, long, memory, numbered } from "./helpers.ts";
-import { patience, root, run, sharedServer, startServer, until, within } from "./helpers.ts";
+import { root, run, sharedServer, startServer, until, within } from "./helpers.ts";
 import { Session, squeeze } from "./screen.ts";
-
-setDefaultTimeout(2 * patience);
 
 const client = [process.execPath, "client.ts"];
 const hasty = { PIPECHAT_HASTE: "4" };

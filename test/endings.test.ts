@@ -1,12 +1,10 @@
 /** The end of a server, in order and not, and its log. */
-import { expect, setDefaultTimeout, test } from "bun:test";
+import { expect, test } from "bun:test";
 import { existsSync } from "node:fs";
 import { allHave, Client, children, ended, long, numbered, parseListening } from "./helpers.ts";
-import { patience, startServer } from "./helpers.ts";
+import { startServer } from "./helpers.ts";
 import { flood, openRoom } from "./scenes.ts";
 import { Session } from "./screen.ts";
-
-setDefaultTimeout(2 * patience);
 
 const farewell = "* server is shutting down";
 

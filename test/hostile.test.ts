@@ -1,11 +1,9 @@
 /** Clients that send or do what may hurt: nobody else notices. */
-import { expect, setDefaultTimeout, test } from "bun:test";
+import { expect, test } from "bun:test";
 import { readdirSync } from "node:fs";
-import { Client, descriptors, patience, randomFrom, sharedServer } from "./helpers.ts";
+import { Client, descriptors, randomFrom, sharedServer } from "./helpers.ts";
 import { startServer, testWith, unsafe, until } from "./helpers.ts";
 import { isPlain, sharedRoom } from "./scenes.ts";
-
-setDefaultTimeout(2 * patience);
 
 const impatient = await sharedServer("--join-timeout", "2");
 const server = await startServer(["--rate", "0", "--max-line", "500"]);

@@ -1,9 +1,7 @@
 /** What a user installs. */
-import { expect, setDefaultTimeout, test } from "bun:test";
+import { expect, test } from "bun:test";
 import { join } from "node:path";
-import { Client, patience, root, run, Server, temporaryFolder } from "./helpers.ts";
-
-setDefaultTimeout(2 * patience);
+import { Client, root, run, Server, temporaryFolder } from "./helpers.ts";
 
 const bun = process.execPath;
 const folder = temporaryFolder();

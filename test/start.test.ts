@@ -1,5 +1,5 @@
 /** The start: what cannot work is refused then, in one line that says what to do. */
-import { expect, setDefaultTimeout, test } from "bun:test";
+import { expect, test } from "bun:test";
 import { once } from "node:events";
 import { cpSync, readFileSync, writeFileSync } from "node:fs";
 import { type AddressInfo, createConnection, createServer } from "node:net";
@@ -8,10 +8,8 @@ import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { readPair } from "../parts/server/certificate.ts";
 import { native } from "../parts/shared/native.ts";
-import { certificate, Client, passwordFile, patience, root, run } from "./helpers.ts";
+import { certificate, Client, passwordFile, root, run } from "./helpers.ts";
 import { startServer, temporaryFolder, testWith, within } from "./helpers.ts";
-
-setDefaultTimeout(2 * patience);
 
 const bun = process.execPath;
 const folder = temporaryFolder();

@@ -1,11 +1,9 @@
 /** Clients that are telnet: how they end lines, and what they send beside text. */
-import { expect, setDefaultTimeout, test } from "bun:test";
+import { expect, test } from "bun:test";
 import { createConnection } from "node:net";
 import { Telnet } from "../parts/worker/telnet.ts";
-import { Client, patience, sharedServer, until } from "./helpers.ts";
+import { Client, sharedServer, until } from "./helpers.ts";
 import { openRoom } from "./scenes.ts";
-
-setDefaultTimeout(2 * patience);
 
 const server = await sharedServer();
 
