@@ -27,6 +27,7 @@ test("the package holds the scripts and their parts, and chats in an empty folde
   });
   await using server = await new Server(child).listens();
   using ann = await Client.connect(server, "ann");
+  const readme = await Bun.file(join(root, "README.md")).text();
   const bot = [...bunx, "pipechat", `:${server.port}`, "bot"];
   const { code, stderr } = await run(bot, { cwd: folder, stdin: "hello\n" });
   expect([code, stderr]).toEqual([0, ""]);
@@ -35,9 +36,11 @@ test("the package holds the scripts and their parts, and chats in an empty folde
     ["pipechat", "client.ts"],
     ["pipechat-server", "server.ts"],
   ] as const) {
-    const { stdout } = await run([...bunx, command, "--help"], { cwd: folder });
+    const { stdout } = await run([...bunx, command, "-h"], { cwd: folder });
     expect(stdout).toContain(`usage: bunx ${command} [options]`);
-    expect(stdout).not.toMatch(/bun \w+\.ts/);
+    expect(stdout).not.toMatch(/bun \w+\.ts|.{101}/);
+    expect(stdout.split("\n").length).toBeLessThanOrEqual(24); // a screen
+    expect(readme).toContain(`\`bun ${script} --help\` lists`);
     const installed = join(folder, "node_modules/.bin", command);
     const lacking = await run(["env", "PATH=", "/bin/sh", installed]);
     expect([lacking.code, lacking.stdout]).toEqual([127, ""]);
