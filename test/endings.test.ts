@@ -110,26 +110,3 @@ test("a terminal that takes no more of the log stops neither the chat nor the se
   await areSentAway(bob);
   expect(await server.process.exited).toBe(0);
 });
-
-test("the log says when what happened, and who was refused: --max-per-address counts, and places come back", async () => {
-  using server = await startInTerminal("--max-per-address", "2", "--join-timeout", "4");
-  using _ann = await Client.connect(server, "ann");
-  using mute = await Client.connect(server);
-  using third = await Client.connect(server);
-  await third.line("* too many connections from your address");
-  await Promise.all([third.ended(), mute.ended()]);
-  const time = String.raw`^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) `;
-  for (const event of [
-    "worker \\d+ \\(127.0.0.1\\): ann joined",
-    "127.0.0.1 was refused: too many connections",
-    "127.0.0.1 was refused: no name within 4 s",
-  ]) {
-    const logged = new RegExp(time + event, "m");
-    await server.shows(logged);
-    const [, at] = logged.exec(server.screen.text)!;
-    expect(Math.abs(Date.parse(at!) - Date.now())).toBeLessThan(60_000);
-  }
-  using _bob = await Client.whenFree(server, "bob");
-  server.process.kill();
-  await server.process.exited;
-});

@@ -5,20 +5,22 @@ import { Client, descriptors, randomFrom, sharedServer } from "./helpers.ts";
 import { startServer, testWith, unsafe, until } from "./helpers.ts";
 import { isPlain, sharedRoom } from "./scenes.ts";
 
-const impatient = await sharedServer("--join-timeout", "2");
+const impatient = await sharedServer("--join-timeout", "2", "--max-per-address", "2");
 const server = await startServer(["--rate", "0", "--max-line", "500"]);
 const { ann, bob } = await sharedRoom(server);
 
-test("who sends no name in time, or only drips, is told and let go; a stopped server is no reason", async () => {
+test("who sends no name in time, or only drips, is let go, and who comes too often; not for a stopped server", async () => {
   using mute = await Client.connect(impatient);
   using drip = await Client.connect(impatient);
+  using third = await Client.connect(impatient);
+  await third.line("* too many connections from your address");
   const dripping = setInterval(() => drip.send("x"), 100);
-  for (const client of [mute, drip]) {
-    await client.line("* no name within 2 s, goodbye");
-    await client.ended();
-  }
+  for (const client of [mute, drip]) await client.line("* no name within 2 s, goodbye");
+  for (const client of [mute, drip, third]) await client.ended();
   clearInterval(dripping);
-  await impatient.hasWorkers(1);
+  await impatient.hasWorkers(1); // so there are places again
+  await impatient.log.line("127.0.0.1 was refused: too many connections from your address");
+  await impatient.log.count("127.0.0.1 was refused: no name within 2 s, goodbye", 2);
   using eve = await Client.connect(impatient);
   await impatient.hasWorkers(2); // one of which serves her
   process.kill(impatient.pid, "SIGSTOP");
