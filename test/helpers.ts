@@ -71,7 +71,7 @@ class Lines {
   readonly all: string[] = [];
   #came = 0; // lines
   #partial = "";
-  #decoder = new TextDecoder("utf-8", { fatal: true });
+  decoder = new TextDecoder("utf-8", { fatal: true });
   #changed = Promise.withResolvers<void>();
   ended = false;
 
@@ -85,7 +85,7 @@ class Lines {
 
   #decode(chunk: Uint8Array): string {
     try {
-      return this.#decoder.decode(chunk, { stream: true });
+      return this.decoder.decode(chunk, { stream: true });
     } catch {
       return `\n(invalid UTF-8: ${Buffer.from(chunk).toString("latin1")})\n`; // which no test expects
     }

@@ -1,15 +1,13 @@
 /** Clients that are telnet: how they end lines, and what they send beside text. */
 import { expect, test } from "bun:test";
-import { createConnection } from "node:net";
 import { Telnet } from "../parts/worker/telnet.ts";
-import { Client, sharedServer, until } from "./helpers.ts";
+import { Client, sharedServer } from "./helpers.ts";
 import { openRoom } from "./scenes.ts";
 
 const server = await sharedServer();
 
-const [IAC, DONT, DO, WILL, SB, IP, SE, TM] = [255, 254, 253, 251, 250, 244, 240, 6];
-const ctrlC = [IAC, IP, IAC, DO, TM]; // what telnet(1) sends then
-const answer = "\xff\xfb\x06* /quit leaves\n";
+const ctrlC = "\xff\xf4\xff\xfd\x06"; // what telnet(1) sends then: IAC IP, IAC DO TM
+const answer = "\xff\xfb\x06* /quit leaves"; // IAC WILL TM
 
 const texts = {
   "LF, CR LF, CR NUL and CR": ["a\nb\r\nc\r\0d\re\n", "a\nb\nc\nd\ne\n"],
@@ -35,66 +33,47 @@ test.each(Object.entries(texts))("%s: the same text, wherever a read ends", (_, 
     expect(read(sent.slice(0, at), sent.slice(at))).toEqual(expected);
 });
 
-/** A client that gets bytes, not lines: telnet's are no UTF-8. */
-function openTelnet() {
-  const socket = createConnection(server.port, "127.0.0.1").setNoDelay();
-  let heard = ""; // and not waited for yet
-  socket.on("data", (chunk) => (heard += chunk.toString("latin1")));
-  return {
-    send: (...parts: (string | number[])[]) =>
-      socket.write(Buffer.concat(parts.map((part) => Buffer.from(part as string)))),
-    async hears(bytes: string) {
-      await until(
-        () => heard.includes(bytes),
-        JSON.stringify(bytes),
-        () => JSON.stringify(heard),
-      );
-      heard = heard.slice(heard.indexOf(bytes) + bytes.length);
-    },
-    [Symbol.dispose]: () => void socket.destroy(),
-  };
+/** A client that sends and gets bytes, each a character: telnet's commands are no UTF-8. */
+async function openTelnet() {
+  const client = await Client.connect(server);
+  client.lines.decoder = new TextDecoder("latin1");
+  return Object.assign(client, {
+    type: (keys: string) => client.send(Buffer.from(keys, "latin1")),
+  });
 }
 
 test("Ctrl-C is answered anywhere, a command may come in pieces, and CR ends a line", async () => {
   using room = await openRoom(server);
-  using eve = openTelnet();
-  eve.send(ctrlC);
-  await eve.hears(answer);
-  eve.send([IAC, DO, 3, IAC, WILL, 24], "eve\r\n");
-  await eve.hears("* welcome eve ");
-  eve.send("half of ", ctrlC);
-  await eve.hears(answer);
-  eve.send("it\r\n", ctrlC, ctrlC, "/nick adam\r\0");
-  await eve.hears("* eve is now adam\n");
+  using eve = await openTelnet();
+  eve.type(ctrlC);
+  await eve.line(answer);
+  eve.type("\xff\xfd\x03\xff\xfb\x18eve\r\n"); // two options
+  await eve.line(/^\* welcome eve /);
+  eve.type(`half of ${ctrlC}`);
+  await eve.lines.count(answer, 2);
+  eve.type(`it\r\n${ctrlC}${ctrlC}/nick adam\r\0`);
+  await eve.line("* eve is now adam");
   await room.bob.line("* eve is now adam");
-  eve.send("be");
-  for (const byte of [IAC, SB, 31, 0, 80, IAC, SE, IAC, DONT, 1, IAC, DO]) {
-    eve.send([byte]);
+  eve.type("be");
+  for (const [n, byte] of [..."\xff\xfa\x1f\0P\xff\xf0\xff\xfe\x01\xff\xfd"].entries()) {
+    eve.type(byte);
     // What eve's process sends her when it can read the byte, and again when it has done so.
-    for (const line of ["reads", "has read"]) {
-      room.bob.send(`${line} ${byte}\n`);
-      await eve.hears(`bob: ${line} ${byte}\n`);
+    for (const line of [`can read ${n}`, `has read ${n}`]) {
+      room.bob.send(`${line}\n`);
+      await eve.line(`bob: ${line}`);
     }
   }
-  eve.send([TM]);
-  await eve.hears(answer);
-  eve.send("fore\n");
+  eve.lines.all.length = 0;
+  eve.type("\x06");
+  await eve.line(answer);
+  eve.type("fore\n");
   await room.bob.line("adam: before");
   expect(room.bob.messages).toEqual(["eve: half of it", "adam: before"]);
 
   // A line that ends with CR is heard at once, and LF or NUL behind it is no line.
-  const parts = [
-    "1\r",
-    "\n2\r",
-    "\x003\r",
-    "4\r",
-    "5\r\0",
-    "6\r\n",
-    "\r7\n",
-    "8\r9\r\n10\r\x0011\r",
-  ];
-  for (const part of parts) {
-    eve.send(part);
+  const ends = ["1\r", "\n2\r", "\x003\r", "4\r", "5\r\0", "6\r\n", "\r7\n"];
+  for (const part of [...ends, "8\r9\r\n10\r\x0011\r"]) {
+    eve.type(part);
     await room.bob.line(`adam: ${part.match(/\d+/g)!.at(-1)}`);
   }
   const numbers = Array.from({ length: 11 }, (_, n) => `adam: ${n + 1}`);
@@ -103,18 +82,18 @@ test("Ctrl-C is answered anywhere, a command may come in pieces, and CR ends a l
 
 test("who dies in the middle of a command takes no more along than its line, and nothing is broken", async () => {
   using bob = await Client.connect(server, "bob");
-  using eve = openTelnet();
-  eve.send("eve\r\n");
-  await eve.hears("* welcome eve ");
-  eve.send("lost ", ctrlC);
-  await eve.hears(answer);
+  using eve = await openTelnet();
+  eve.type("eve\r\n");
+  await eve.line(/^\* welcome eve /);
+  eve.type(`lost ${ctrlC}`);
+  await eve.line(answer);
   process.kill(await server.worker("eve"), "SIGKILL");
-  await eve.hears("* a line of yours may be lost\n");
-  eve.send("rest\r", ctrlC);
-  await eve.hears(answer);
+  await eve.line("* a line of yours may be lost");
+  eve.type(`rest\r${ctrlC}`);
+  await eve.lines.count(answer, 2);
   process.kill(await server.worker("eve"), "SIGKILL");
-  await eve.hears(" took over\n");
-  eve.send("\nnext\r\n");
+  await eve.lines.count(/ took over$/, 2);
+  eve.type("\nnext\r\n");
   await bob.line("eve: next");
   expect(bob.messages).toEqual(["eve: next"]);
 });
