@@ -37,12 +37,8 @@ async function openStage() {
       const socket = (value as [Socket])[0].setEncoding("utf8").on("error", () => {});
       let heard = "";
       socket.on("data", (text) => (heard += text)).write(greeting);
-      const hears = (all: string) =>
-        until(
-          () => heard === all,
-          "what is sent",
-          () => heard,
-        );
+      const seen = () => heard;
+      const hears = (all: string) => until(() => heard === all, "what is sent", seen);
       return { socket, hears };
     },
     [Symbol.dispose]: () => void listener.close(),

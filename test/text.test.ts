@@ -65,6 +65,19 @@ test("a stream gives the same lines wherever it is cut", () => {
   }
 });
 
+test.each<number[]>([
+  [0x80], // a continuation without a beginning
+  [0xc3], // a beginning without its continuation
+  [0xc0, 0xaf], // overlong
+  [0xe0, 0x80, 0x80], // overlong
+  [0xed, 0xa0, 0x80], // a surrogate
+  [0xf4, 0x90, 0x80, 0x80], // beyond U+10FFFF
+  [0xff], // never
+])("invalid UTF-8 is replaced", (...bytes) => {
+  const [line] = createFramer(99)(Buffer.of(0x3c, ...bytes, 0x3e, 0x0a));
+  expect(line).toMatch(/^<\ufffd+>$/);
+});
+
 test.each([
   ["12345678\r", "12345678"],
   ["123456789", null],
