@@ -5,9 +5,12 @@
  * @module
  */
 import { afterAll, afterEach, setDefaultTimeout, test } from "bun:test";
+import { once } from "node:events";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { connect, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { connect as connectTLS } from "node:tls";
 
 export const root = join(import.meta.dir, "..");
 
@@ -150,15 +153,13 @@ export async function startServer(
   args: string[] = [],
   { script = "server.ts", before = [], env = {}, ...options }: StartOptions = {},
 ): Promise<Server> {
-  const child = Bun.spawn(
-    [...before, process.execPath, resolve(root, script), "--port", "0", ...args],
-    {
-      cwd: root,
-      ...options,
-      env: { ...process.env, PIPECHAT_HASTE: "4", ...env },
-      stdio: ["pipe", "pipe", "pipe"],
-    },
-  );
+  const child = Bun.spawn({
+    cmd: [...before, process.execPath, resolve(root, script), "--port", "0", ...args],
+    cwd: root,
+    ...options,
+    env: { ...process.env, PIPECHAT_HASTE: "4", ...env },
+    stdio: ["pipe", "pipe", "pipe"],
+  });
   return new Server(child).listens();
 }
 
@@ -258,10 +259,8 @@ export function freePort(): number {
 
 function follow(stream: ReadableStream<Uint8Array>): Lines {
   const lines = new Lines();
-  void (async () => {
-    for await (const chunk of stream) lines.push(chunk);
-    lines.end();
-  })();
+  const write = (chunk: Uint8Array) => lines.push(chunk);
+  void stream.pipeTo(new WritableStream({ write, close: () => lines.end() }));
   return lines;
 }
 
@@ -427,32 +426,25 @@ export class Client implements Disposable {
   readonly lines = new Lines();
   /** Bytes that came. */
   received = 0;
-  #socket!: Bun.Socket;
-  #unsent: Uint8Array[] = [];
-  #flushed = Promise.withResolvers<void>();
+  readonly #socket: Socket;
+
+  private constructor(socket: Socket) {
+    this.#socket = socket;
+    socket.on("data", (chunk: Buffer) => {
+      this.received += chunk.length;
+      this.lines.push(chunk);
+    });
+    for (const event of ["end", "close"]) socket.on(event, () => this.lines.end());
+    socket.on("error", () => {}); // a reset is an end
+  }
 
   /** Connects; with a name, it joins and waits for its welcome. With an authority (PEM), over TLS. */
-  static async connect(server: { port: number }, name?: string, ca?: string): Promise<Client> {
-    const client = new Client();
-    client.#socket = await Bun.connect({
-      hostname: ca ? "localhost" : "127.0.0.1",
-      port: server.port,
-      ...(ca && { tls: { ca } }),
-      allowHalfOpen: true,
-      socket: {
-        data(_, chunk) {
-          client.received += chunk.length;
-          client.lines.push(chunk);
-        },
-        drain: () => client.#flush(),
-        end(socket) {
-          client.lines.end();
-          socket.end(); // or the server's worker waits for it
-        },
-        close: () => client.lines.end(),
-        error: () => {},
-      },
-    });
+  static async connect({ port }: { port: number }, name?: string, ca?: string): Promise<Client> {
+    const socket = ca
+      ? connectTLS({ host: "localhost", port, ca })
+      : connect({ host: "127.0.0.1", port });
+    await once(socket, ca ? "secureConnect" : "connect");
+    const client = new Client(socket);
     if (name === undefined) return client;
     client.send(`${name}\n`);
     await client.line(/^\* welcome /);
@@ -499,26 +491,14 @@ export class Client implements Disposable {
 
   /** Sends; what the kernel does not take is kept in order and sent later. */
   send(data: string | Uint8Array): void {
-    this.#unsent.push(typeof data === "string" ? Buffer.from(data) : data);
-    if (this.#unsent.length === 1) this.#flush();
-  }
-
-  #flush(): void {
-    while (this.#unsent[0]) {
-      const taken = Math.max(0, this.#socket.write(this.#unsent[0]));
-      if (taken < this.#unsent[0].length) {
-        this.#unsent[0] = this.#unsent[0].subarray(taken);
-        return;
-      }
-      this.#unsent.shift();
-    }
-    this.#flushed.resolve();
-    this.#flushed = Promise.withResolvers();
+    this.#socket.write(data);
   }
 
   /** Waits until the kernel has taken all that was sent. */
   async flushed(): Promise<void> {
-    if (this.#unsent.length > 0) await within(this.#flushed.promise, "the kernel to take it all");
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#socket.write("", () => resolve());
+    await within(promise, "the kernel to take it all");
   }
 
   /** Stops reading, for ever or until resume(). */
@@ -533,17 +513,16 @@ export class Client implements Disposable {
   /** Says that nothing more will come (FIN), and reads on. */
   async end(): Promise<void> {
     await this.flushed();
-    this.#socket.shutdown();
+    this.#socket.end();
   }
 
   /** Resets the connection (RST). */
   reset(): void {
-    this.#socket.terminate();
+    this.#socket.resetAndDestroy();
   }
 
   [Symbol.dispose](): void {
-    this.#socket.end();
-    this.#socket.terminate();
+    this.#socket.destroy();
   }
 }
 
