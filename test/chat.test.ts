@@ -9,6 +9,7 @@ test("people chat, nobody gets their own line back, and the log tells it with th
   using ann = await join("ann");
   using bob = await join("bob");
   using ann2 = await join("ann"); // a name is unique; one that begins with another is another
+  expect(ann.lines.all[0]).toBe("* welcome ann (1 online), /help lists the commands");
   expect(ann2.lines.all[0]).toBe("* ann is taken, you are ann2");
   bob.send("to both\n");
   await Promise.all([ann.line("bob: to both"), ann2.line("bob: to both")]);
@@ -124,18 +125,20 @@ test("five people flood at once: each one's order is kept, and all see the same 
   }
 });
 
-test("who says nothing is asked for a name; an empty line, a command or telnet's talk is none", async () => {
+test("who has no name hears nothing and is asked for one; an empty line, a command or telnet's talk is none", async () => {
+  using bob = await join("bob");
   using mute = await join();
   await mute.line("* your name?");
+  bob.send("hello\n/who\n");
+  await bob.line("* 1 online:");
   mute.send("/help\n\r\n/who\n");
   await mute.lines.count("* your name first", 2);
   mute.send(Buffer.concat([Buffer.of(255, 253, 3, 255, 251, 24), Buffer.from("John Smith \r\n")]));
-  await mute.line("* welcome JohnSmith (1 online), /help lists the commands");
+  await mute.line("* welcome JohnSmith (2 online: bob), /help lists the commands");
   const [first, told] = [
     "* your name first",
     "* John Smith: no spaces in a name, you are JohnSmith",
   ];
   expect(mute.lines.all.slice(1, -1)).toEqual([first, "* your name?", first, told]);
-  using bob = await join("bob");
-  expect(bob.lines.all.length).toBe(1);
+  expect(bob.messages).toEqual([]);
 });

@@ -131,14 +131,3 @@ test("a stranger's protocol joins nobody, and the log tells who tried", async ()
   await server.log.line("127.0.0.1 was refused: this is a chat server");
   expect(bob.heard).toEqual([]);
 });
-
-test("who has not joined hears nothing", async () => {
-  using mute = await Client.connect(server);
-  mute.send("x".repeat(5000)); // an answer to that proves that its worker serves it
-  await mute.line("* not sent: longer than 500 bytes");
-  ann.send("hello\n");
-  await bob.line("ann: hello");
-  mute.send("\neve\n");
-  await mute.line(/^\* welcome eve/);
-  expect(mute.messages).toEqual([]);
-});

@@ -19,12 +19,11 @@ export class Screen {
 
   /** The screen as text, without empty lines below. */
   get text(): string {
-    const rows = this.#rows.map((row) =>
-      Array.from(row, (cell) => cell ?? " ")
-        .join("")
-        .trimEnd(),
-    );
-    return rows.join("\n").trimEnd();
+    const textOf = (row: string[]) => Array.from(row, (cell) => cell ?? " ").join("");
+    return this.#rows
+      .map((row) => textOf(row).trimEnd())
+      .join("\n")
+      .trimEnd();
   }
 
   get cursor(): { row: number; column: number } {
@@ -55,7 +54,7 @@ export class Screen {
 
   write(text: string): void {
     this.#unread += text;
-    const token = /\x1b\[([?\d;]*)([A-Za-z])|[\r\n\t\x08\x07]|[^\x00-\x1f\x7f]|\x1b(?![[])./suy;
+    const token = /\x1b\[([?\d;]*)([A-Za-z])|[\r\n\t\x07]|[^\x00-\x1f\x7f]|\x1b(?![[])./suy;
     let end = 0;
     for (let match; (match = token.exec(this.#unread)); end = token.lastIndex)
       this.#do(match[0], match[1] ?? "", match[2]);
@@ -68,13 +67,10 @@ export class Screen {
     if (token === "\r") this.#column = 0;
     else if (token === "\n") this.#down();
     else if (token === "\t") this.#column = Math.min(last, (this.#column | 7) + 1);
-    else if (token === "\x08") this.#column = Math.max(0, this.#column - 1);
     else if (command === "A") this.#row = Math.max(0, this.#row - n);
-    else if (command === "B") this.#row = Math.min(height - 1, this.#row + n);
     else if (command === "C") this.#column = Math.min(last, this.#column + n);
-    else if (command === "D") this.#column = Math.max(0, Math.min(last, this.#column) - n);
     else if (command === "G") this.#column = n - 1;
-    else if (command === "J" && numbers !== "2") {
+    else if (command === "J") {
       this.#rows[this.#row]!.length = Math.min(this.#rows[this.#row]!.length, this.#column);
       for (let row = this.#row + 1; row < height; row++) this.#rows[row] = [];
     } else if (command === undefined && !/^[\x00-\x1f]/.test(token)) this.#put(token);
@@ -139,9 +135,8 @@ export class Session implements Disposable {
 
   /** Waits until the screen shows something. */
   async shows(wanted: string | RegExp): Promise<void> {
-    const isThere = (text: string) =>
-      typeof wanted === "string" ? text.includes(wanted) : wanted.test(text);
-    await this.until(() => isThere(this.screen.text), `${wanted} on the screen`);
+    const pattern = typeof wanted === "string" ? RegExp(RegExp.escape(wanted)) : wanted;
+    await this.until(() => pattern.test(this.screen.text), `${wanted} on the screen`);
   }
 
   /** Waits until the screen ends with a text, wherever its lines are broken. */
