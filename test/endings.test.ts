@@ -47,7 +47,9 @@ test("SIGTERM to each process, as by systemctl(1), ends it in order; SIGHUP unde
 });
 
 test("SIGKILL of the server: its workers notice, let their clients go and end", async () => {
-  await using server = await startServer(["--rate", "0", "--max-lag", "100000000"]);
+  // Under bun test --no-orphans, the workers would be killed with their server.
+  const env = { BUN_FEATURE_FLAG_NO_ORPHANS: "" };
+  await using server = await startServer(["--rate", "0", "--max-lag", "100000000"], { env });
   using room = await openRoom(server);
   using stalled = await Client.connect(server, "stalled");
   stalled.pause();
