@@ -2,8 +2,7 @@
 import { afterEach, expect, test } from "bun:test";
 import { cpSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { allHave, Client, numbered, root } from "./helpers.ts";
-import { startServer, temporaryFolder } from "./helpers.ts";
+import { allHave, Client, numbered, root, startServer, temporaryFolder } from "./helpers.ts";
 import { sharedRoom } from "./scenes.ts";
 
 // A copy of the server, whose worker.ts a test can replace while it runs.

@@ -81,11 +81,8 @@ test("20 connections on 4 places: 4 are served, the others told, and places come
   using _bob = await Client.whenFree(small, "bob");
 });
 
-testWith(
-  "prlimit",
-  "a server on Linux that can start no process",
-  "util-linux",
-)("no process to be had: the client is told, and served when there is one", async () => {
+const testLimit = testWith("prlimit", "a server on Linux that can start no process", "util-linux");
+testLimit("no process to be had: the client is told, and served when there is one", async () => {
   await using bare = await startServer(["--spares", "0"]);
   using ann = await Client.connect(bare, "ann");
   const limit = (files: number) => {
