@@ -472,9 +472,8 @@ export class Client implements Disposable {
 
   /** What came after the welcome. */
   get heard(): string[] {
-    return this.lines.all.slice(
-      this.lines.all.findIndex((line) => line.startsWith("* welcome")) + 1,
-    );
+    const { all } = this.lines;
+    return all.slice(all.findIndex((line) => line.startsWith("* welcome")) + 1);
   }
 
   /** What others said: the lines that are no notices. */
