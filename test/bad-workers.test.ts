@@ -52,20 +52,6 @@ test("new code without a restart: a typo in worker.ts is logged, and disconnects
   expect(server.log.all.filter((line) => /could not start/.test(line)).length).toBe(1);
 });
 
-test("a worker.ts that is broken for long: clients are told, and when it works again, it serves", async () => {
-  using eve = await Client.connect(server, "eve");
-  setWorker("process.exit(3)");
-  process.kill(await server.worker("eve"), "SIGKILL");
-  using dan = await Client.connect(server);
-  for (const client of [eve, dan]) {
-    await client.line("* your process could not start, try again later");
-    await client.ended();
-  }
-  await ann.line(/^\* eve left \(worker \d+ killed by SIGKILL\)$/);
-  setWorker();
-  using _fay = await Client.connect(server, "fay");
-});
-
 const misdeeds = {
   "sent a line without end": `process.stdout.write("eve: " + "x".repeat(10_000))`,
   "sent an unknown control message": `process.send({ type: "name", name: "* bob left", at: 0 })`,
