@@ -335,15 +335,13 @@ export function descriptors(pid: number): number {
   return lsof.stdout.toString().match(/^f\d/gm)?.length ?? NaN;
 }
 
+type Test = (...args: Parameters<typeof test>) => void;
+
 /**
  * `test`, for tests that need a program. Where that is missing, one skipped test stands for them all:
  * `tested` says what they test, `debian` is the name of the package to install.
  */
-export function testWith(
-  program: string,
-  tested: string,
-  debian = program,
-): (...args: Parameters<typeof test>) => void {
+export function testWith(program: string, tested: string, debian = program): Test {
   if (Bun.which(program)) return test;
   test.skip(`${tested} (install ${debian})`, () => {});
   return () => {};
@@ -365,11 +363,7 @@ export function spoken(name: string, n: number): string {
 }
 
 /** How much of a speaker is missing before `text`, the next that was heard; undefined if it is no line. */
-export function missingBefore(
-  name: string,
-  next: number,
-  text: string,
-): { lines: number; bytes: number } | undefined {
+export function missingBefore(name: string, next: number, text: string) {
   const n = Number(text.split(" ")[0]);
   if (n < next || text !== spoken(name, n)) return undefined;
   let bytes = 0;
@@ -392,12 +386,7 @@ export function randomFrom(seed: number) {
 }
 
 /** Waits until all `clients` have every numbered line that `sender` said: once, whole, in order. */
-export async function allHave(
-  clients: Client[],
-  sender: string,
-  count: number,
-  size = 200,
-): Promise<void> {
+export async function allHave(clients: Client[], sender: string, count: number, size = 200) {
   for (const client of clients) {
     const prefix = `${sender}: `;
     const said = () => client.lines.all.filter((line) => line.startsWith(prefix));
@@ -517,10 +506,7 @@ export class Client implements Disposable {
   }
 }
 
-export async function run(
-  cmd: string[],
-  { stdin = "", cwd = root }: { stdin?: string; cwd?: string } = {},
-): Promise<{ code: number; stdout: string; stderr: string }> {
+export async function run(cmd: string[], { stdin = "", cwd = root } = {}) {
   const child = Bun.spawn(cmd, { cwd, stdio: [new Blob([stdin]), "pipe", "pipe"] });
   const [code, stdout, stderr] = await within(
     Promise.all([child.exited, child.stdout.text(), child.stderr.text()]),
