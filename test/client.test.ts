@@ -239,6 +239,7 @@ test("a lost connection: it says so once, comes back by its last name, and what 
   second.socket.end();
   await ann.shows(/not connected[^]*not connected/);
   ann.type("for nobody\r");
+  await ann.shows("you: for nobody");
   const last = await stage.meet("* welcome eve (1 online), /help lists the commands\n");
   await ann.shows("* nobody else is here: what you typed waits until somebody is");
   await last.hears("eve\n");

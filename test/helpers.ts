@@ -408,8 +408,7 @@ export async function allHave(clients: Client[], sender: string, count: number, 
 /** A client on a plain socket, as `nc` is one. */
 export class Client implements Disposable {
   readonly lines = new Lines();
-  /** Bytes that came. */
-  received = 0;
+  received = 0; // bytes
   readonly #socket: Socket;
 
   private constructor(socket: Socket) {

@@ -20,10 +20,8 @@ export class Screen {
   /** The screen as text, without empty lines below. */
   get text(): string {
     const textOf = (row: string[]) => Array.from(row, (cell) => cell ?? " ").join("");
-    return this.#rows
-      .map((row) => textOf(row).trimEnd())
-      .join("\n")
-      .trimEnd();
+    const rows = this.#rows.map((row) => textOf(row).trimEnd());
+    return rows.join("\n").trimEnd();
   }
 
   get cursor(): { row: number; column: number } {
