@@ -178,6 +178,10 @@ test("Tab completes, a mention rings, names have colours, and the rest is readli
   ann.type("!\x7f?\r");
   await bartholomew.line(`bartholomew2: ${line}?`);
   await ann.ends(`you: ${line}? >`);
+
+  ann.process.terminal!.close(); // its window is closed
+  await within(ann.process.exited, "the end of a client without a terminal");
+  await bartholomew.line(/^\* bartholomew2 left/);
 });
 
 test("it leaves with the terminal as it was, an exit code, and all sent and answered", async () => {
