@@ -4,7 +4,7 @@ import { openLink } from "../parts/redis/link.ts";
 import { timing } from "../parts/redis/timing.ts";
 import { allHave, certificate, Client, freePort, long, numbered, run } from "./helpers.ts";
 import { startServer, state, until } from "./helpers.ts";
-import { allSee, heardBy, lost, missing, noticesTo, Redis } from "./redis-server.ts";
+import { allSee, heardBy, lost, noticesTo, Redis } from "./redis-server.ts";
 import { roomSharer, startLinked, test } from "./redis-server.ts";
 
 const enterRoom = roomSharer();
@@ -108,42 +108,6 @@ test("a flood waits for Redis and for a slow server, and nothing is lost", async
   await allHave([bob], "ann", 4500, long);
   await allHave([ann], "bob", 500, long);
   expect(noticesTo([ann, bob]).filter((line) => line.includes("miss"))).toEqual([]);
-});
-
-test("more than is kept while the link is lost: both sides are told how much is missing", async (stack) => {
-  const { redis, ann, bob } = await enterRoom(stack);
-  await redis.kill();
-  await allSee([ann, bob], lost);
-  ann.send(numbered(4500, 0, long)); // 9 MB
-  ann.send("/who\n"); // answered when all of it was taken
-  await ann.line("* the link is lost: who is on other servers is not known");
-  await ann.line("* too much waits for the link: other servers miss what is said from now");
-  await redis.start();
-  const notice = await bob.line(/^\* \d+ lines from server \d+ on \S+ are missing here$/);
-  const count = Number(notice.split(" ")[1]);
-  await ann.line(`* other servers have missed ${count} lines`);
-  await allHave([bob], "ann", 4500 - count, long);
-  const last = bob.lines.all.findLastIndex((line) => line.startsWith("ann: "));
-  expect(bob.lines.all.indexOf(notice)).toBe(last + 1);
-  ann.send("and on\n");
-  await bob.line("ann: and on");
-});
-
-test("a stream trimmed before a server came to read it: its room is told", async (stack) => {
-  const { redis, second, ann, bob } = await enterRoom(stack);
-  second.process.kill("SIGSTOP");
-  await until(() => state(second.pid) === "T", "its stop");
-  for (const text of ["first", "second", "third"]) {
-    ann.send(`${text}\n`);
-    const last = ["pipechat:lobby", "+", "-", "COUNT", "1"];
-    await redis.until((entry) => entry.includes(text), "XREVRANGE", ...last); // an entry each
-  }
-  await redis.send("XTRIM", "pipechat:lobby", "MAXLEN", "1");
-  second.process.kill("SIGCONT");
-  await bob.line("ann: third");
-  // The first may have been on its way already: an XREAD waited for it.
-  expect(bob.heard.slice(-2)).toEqual([missing, "ann: third"]);
-  expect(bob.heard).not.toContain("ann: second");
 });
 
 /** Waits until a link is refused, and compares why. */
