@@ -15,27 +15,28 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { Client, descriptors, isAlive, memory, randomFrom, spoken } from "./helpers.ts";
 import { startServer, state, until } from "./helpers.ts";
-import { count, House, houses, isBack, killed, known, mayMiss, observe } from "./ledger.ts";
+import { count, House, houses, isBack, killed, mayMiss, observe } from "./ledger.ts";
 import { Person, reconcile, run, violated } from "./ledger.ts";
 import { Redis } from "./redis-server.ts";
-import { rubbishBy } from "./rubbish.ts";
 import { isPlain } from "./scenes.ts";
 
-const [text, flag] = [{ type: "string" }, { type: "boolean", default: false }] as const;
-const { values } = parseArgs({ options: { minutes: text, seed: text, redis: flag, calm: flag } });
+const [string, flag] = [{ type: "string" }, { type: "boolean", default: false }] as const;
+const { values } = parseArgs({
+  options: { minutes: string, seed: string, redis: flag, calm: flag },
+});
 const { minutes = "5", seed = `${Math.floor(Math.random() * 2 ** 31)}`, calm: isCalm } = values;
 Object.assign(run, { seed, isLinked: values.redis });
-const choices = randomFrom(Number(seed));
-const { random, chance, upTo, pick } = choices;
+const { random, chance, upTo, pick } = randomFrom(Number(seed));
+let time = new AbortController(); // of the attackers
+const isOver = () => time.signal.aborted;
 /** Waits for a random time of at most `seconds`, or until the attack is over. */
 const moment = (seconds: number) =>
-  Promise.race([Bun.sleep(random() * seconds * 1000), ending.promise]);
+  sleep(random() * seconds * 1000, undefined, time).catch(() => {});
 
-let ending = Promise.withResolvers<void>(); // the time of the attackers is over
-let over = false;
 for (const event of ["uncaughtException", "unhandledRejection"])
   process.on(event, (error: Error) => violated(error.message));
 
@@ -60,7 +61,6 @@ const options = {
 const args = Object.entries(options).map(([name, value]) => `--${name}=${value}`);
 if (password) await Bun.write(passwordFile, `${Bun.password.hashSync(password)}\n`);
 const { "max-line": maxLine, "max-clients": maxClients } = options;
-const maxSilence = 20_000; // ms in which somebody who has said something may not be heard
 const grace = 10_000; // that somebody who leaves has for what waits, ms
 const maxMemory = 384 * 2 ** 20; // of a server, bytes
 const maxGrowth = 32 * 2 ** 20; // of a process in the second half of a calm run, bytes
@@ -87,18 +87,13 @@ async function connect(house: House): Promise<Client> {
 /** Connects, and joins. Returns undefined if the server is full. */
 async function enter(house: House, name: string): Promise<Person | undefined> {
   const start = performance.now();
-  const client = await connect(house);
-  const person = Object.assign(new Person(name), { house, client });
-  known.set(name, person);
-  house.people.add(person);
-  client.send(password ? `${name}\n${password}\n` : `${name}\n`);
+  const person = new Person(name, house, await connect(house));
+  person.client.send(password ? `${name}\n${password}\n` : `${name}\n`);
   // Plain streams may lose the welcome with the process that had read it.
   const answers = /^\* (welcome|lines of others may be missing|server is full)/;
-  const answer = await client.line(answers).catch(String);
+  const answer = await person.client.line(answers).catch(String);
   if (/^\* (welcome|lines)/.test(answer)) return person;
-  known.delete(name);
-  house.people.delete(person);
-  client[Symbol.dispose]();
+  person.forget();
   if (answer !== "* server is full" && house.lastUnknown < start - 5000)
     violated(`${name} was not served: ${answer}`);
   return undefined;
@@ -110,7 +105,7 @@ function say(person: Person, lines: number): void {
 
 /** Says numbered lines and asks who is here, as long as the attack lasts. */
 async function chat(person: Person, turns = Infinity): Promise<void> {
-  for (; turns > 0 && !over && person.state === "here"; turns--) {
+  for (; turns > 0 && !isOver() && person.state === "here"; turns--) {
     await moment(isCalm ? 2 : 0.5);
     say(person, chance(0.01) ? options.rate || 1000 : upTo(chance(0.1) ? 20 : 2));
     if (chance(0.03)) person.client.send("/who\n");
@@ -130,7 +125,7 @@ const fates: Record<string, [RegExp, (person: Person) => unknown]> = {
 async function lag(person: Person, stopped = 0): Promise<void> {
   if (stopped) signal(stopped, "SIGSTOP");
   else person.client.pause();
-  for (let n = upTo(60); n > 0 && !over && person.state === "here"; n--) await moment(1);
+  for (let n = upTo(60); n > 0 && !isOver() && person.state === "here"; n--) await moment(1);
   if (stopped) signal(stopped, "SIGCONT");
   else person.client.resume();
   if (person.state === "here") await person.client.end();
@@ -172,7 +167,36 @@ async function visit(house: House): Promise<void> {
 
 // --- Attackers -----------------------------------------------------------------------------------
 
-const rubbish = rubbishBy(choices, maxLine);
+/** What terminals and parsers fear, as a name or a line. */
+const texts = [
+  "| |*|**ann|* ann|:|::|a:b|ann|ann:| ann|ann |witness|ANN|ann2|ａｎｎ|ﬀ|a\u0301\u0300\u0302|\u0301ann",
+  "ann\u200b|\u202eann|\u2066x|\u2800|\u3000|\ufeffann|a\0b|\x1b[31mred|\x07|\x7f|a\tb|joined|worker",
+  "server|5|welcome|try|(|x(1|you|is|now|left|__proto__|constructor|/nick|//x|/help|-rf|guest|guest2",
+  "* ann left|ann: 7 forged|\r* server is shutting down|x\rann: 8 forged|x\u2028* forged|// * x",
+  "\x1b[2J\x1b[H* forged|\x1b]0;title\x07|\u202etxet\u2066|\0\0\0|a\u0085b\u009b31m|/|//|/nope|/who x",
+  `%s%n|$(reboot)|'; --|\\n|\ud800|${"😀".repeat(40)}|${"é".repeat(33)}|${"x".repeat(4096)}`,
+  "x".repeat(100_000),
+].flatMap((some) => some.split("|"));
+const text = () => pick(texts);
+const bytes = (length: number) =>
+  Uint8Array.from({ length }, () => (chance(0.05) ? 10 : upTo(255)));
+const writes: (() => string | Uint8Array)[] = [
+  () => bytes(upTo(5000)),
+  () => "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+  () => Uint8Array.of(0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3, ...bytes(200)), // a TLS hello
+  () => Uint8Array.of(0xff, 0xfd, 1, 0xff, 0xfb, 3, 0xff, 0xfa, 31, 0, 80, 0xff, 0xf0, 10), // telnet
+  () => Uint8Array.of(0xe2, 0x82, 10, 0xf0, 0x9f, 0x98, 10, 0xed, 0xa0, 0x80, 10, 0xc0, 0xaf, 10),
+  () => "x".repeat(chance(0.5) ? 1_000_000 : upTo(2 * maxLine)), // no end
+  () => `${"x".repeat(maxLine - 1 + upTo(2))}\n`,
+  () => `${"é".repeat(maxLine / 2 - 1 + upTo(2))}\r\n`,
+  () => Buffer.concat([Buffer.alloc(maxLine / 3 - 2 + upTo(4), 0xfe), Buffer.from("\n")]), // thrice as long
+  () => `${"y".repeat(maxLine)}\n`.repeat(Math.ceil(500_000 / maxLine)),
+  () => pick(["\n", "\r\n\r\r\n", "\0"]).repeat(upTo(30_000)),
+  () => pick(["/who\n", "/help\n"]).repeat(upTo(300)),
+  () => `${text()}\n`.repeat(chance(0.5) ? 1 : upTo(50)),
+  () => Array.from({ length: chance(0.5) ? 1 : upTo(60) }, () => `/nick ${text()}\n`).join(""),
+  () => `/${"9j/4AAQ".repeat(upTo(300))}\n`,
+];
 const ends: ((client: Client) => unknown)[] = [
   (client) => client.reset(),
   (client) => client.send("\n/quit\n".repeat(chance(0.5) ? 1 : 500)),
@@ -195,15 +219,15 @@ async function attack(house: House): Promise<void> {
   await moment(0.3);
   using client = await connect(house);
   const isIn = chance(0.8);
-  if (isIn) send(client, chance(0.8) ? `${rubbish.text()}\n` : rubbish.bytes(upTo(60)), house);
+  if (isIn) send(client, chance(0.8) ? `${text()}\n` : bytes(upTo(60)), house);
   if (isIn && chance(0.5)) client.send("\n");
   if (isIn && password && chance(0.7)) client.send(`${password}\n`);
   if (chance(0.2)) client.pause();
-  for (let turns = upTo(isIn ? 12 : 2); turns > 0 && !over; turns--) {
+  for (let turns = upTo(isIn ? 12 : 2); turns > 0 && !isOver(); turns--) {
     if (chance(0.5)) await moment(0.5);
-    if (chance(0.9)) send(client, rubbish.write(), house);
+    if (chance(0.9)) send(client, pick(writes)(), house);
     else
-      for (const byte of Buffer.from(`${rubbish.text().slice(0, 99)} é😀 drip\n`))
+      for (const byte of Buffer.from(`${text().slice(0, 99)} é😀 drip\n`))
         client.send(Uint8Array.of(byte));
   }
   await pick(ends)(client);
@@ -221,7 +245,7 @@ async function storm(house: House): Promise<void> {
   await moment(10);
   const length = upTo(maxClients + 10);
   const clients = await Promise.all(Array.from({ length }, () => connect(house)));
-  for (const client of clients) if (chance(0.5)) send(client, `${rubbish.text()}\nhello\n`, house);
+  for (const client of clients) if (chance(0.5)) send(client, `${text()}\nhello\n`, house);
   await moment(2);
   for (const client of clients) ends[upTo(1)]!(client);
 }
@@ -333,7 +357,7 @@ process.on("exit", () => {
   if (redis) rmSync(redis.folder, { recursive: true, force: true });
   rmSync(folder, { recursive: true, force: true });
 });
-process.on("SIGINT", () => (over ? process.exit(130) : ending.resolve()));
+process.on("SIGINT", () => (isOver() ? process.exit(130) : time.abort()));
 process.on("SIGTERM", () => process.exit(143));
 setTimeout(() => violated("the run does not end"), Number(minutes) * 60_000 + 120_000).unref();
 
@@ -365,17 +389,10 @@ console.log(`seed ${seed}: ${JSON.stringify({ ...options, password, isUnderNohup
 setInterval(() => houses.forEach(observe), 20);
 const memories = { server: [] as number[], worker: [] as number[] }; // every second, bytes
 const watch = setInterval(() => {
-  for (const { server, people, witness, accepted, isFrozen } of houses) {
+  for (const { server, witness, isFrozen } of houses) {
     memories.server.push(memory(server.pid));
     memories.worker.push(memory(witness.worker));
     if (memory(server.pid) > maxMemory) violated(`a server holds ${memory(server.pid)} bytes`);
-    for (const person of people) {
-      const { name, state, said, mayLeave } = person;
-      if (said === (accepted.get(person) ?? 0)) person.lastHeard = performance.now();
-      const isSilent = performance.now() - person.lastHeard > maxSilence;
-      if (isSilent && state === "here" && !mayLeave && !redis)
-        violated(`${name} was not heard for ${maxSilence} ms`);
-    }
     if (witness.client.lines.ended) violated(`${witness.name} was disconnected`);
     const { exitCode } = server.process;
     if (exitCode !== null && !isFrozen) violated(`server ended: ${exitCode}`);
@@ -388,12 +405,10 @@ const others: Act[] = [...Array<Act>(isCalm ? 47 : 4).fill(visit), fault, redisF
 
 /** Attacks until `ms` have passed, each act again and again. */
 async function attackFor(ms: number, acts: Act[]): Promise<void> {
-  over = false;
-  ending = Promise.withResolvers();
-  const timer = setTimeout(() => ending.resolve(), ms);
-  void ending.promise.then(() => (over = true));
+  time = new AbortController();
+  const timer = setTimeout(() => time.abort(), ms);
   const repeat = async (house: House, act: Act): Promise<void> => {
-    for (; !over; count(act.name))
+    for (; !isOver(); count(act.name))
       await act(house).catch((error: Error) => run.isEnding || violated(error.message));
   };
   const loops = houses.flatMap((house) => acts.map((act) => repeat(house, act)));
@@ -432,7 +447,7 @@ await Bun.sleep(1000);
 run.isEnding = true;
 for (const { server } of houses) {
   await server[Symbol.asyncDispose](); // which stops it, and looks for workers and errors
-  ending.resolve();
+  time.abort();
   if (server.process.exitCode !== 0) violated(`server ended: ${server.process.exitCode}`);
 }
 const most = Math.round(Math.max(...memories.server) / 2 ** 20);
