@@ -17,7 +17,9 @@ setDefaultTimeout(2 * patience);
 const test = native ? anyTest : () => {};
 /** A test that mostly waits: those that stand together run together. */
 const testBeside = native ? anyTest.concurrent : () => {};
+const testLinked = native ? testWithRedis : () => {};
 const gone = "* the server is gone, waiting for another (10 s)";
+const isBack = /^\* the server is back \(\d online\)$/; // a busy machine may bring some a bit later
 const missing = "* lines of others may be missing here";
 
 /** An address where servers come and go, and a folder of its own for the socket of whoever waits. */
@@ -111,7 +113,7 @@ async function talk(place: Place, speakers: Speaker[], ...signals: ("SIGKILL" | 
     await place.end(signal);
     if (round === 0) await all(gone, 1);
     await place.start();
-    await all(`* the server is back (${speakers.length} online)`, round + 1);
+    await all(isBack, round + 1);
   }
   clearInterval(timer);
   speakers.forEach(say);
@@ -142,126 +144,117 @@ test("in a talk, SIGUSR2 loses nothing, and SIGKILL only what the server held, a
   }
 });
 
-testBeside(
-  "a server that is killed and started again has everybody still there, before newcomers, and what they said",
-  async () => {
-    await using place = new Place("--max-clients", "3");
-    const old = await place.start();
-    using ann = await Client.connect(place, "ann");
-    using bob = await Client.connect(place, "bob");
-    using carl = await Client.connect(place, "carl");
-    const workers = children(old.pid);
+testBeside("a server that was killed and comes back has everybody, before newcomers", async () => {
+  await using place = new Place("--max-clients", "4");
+  const old = await place.start();
+  using ann = await Client.connect(place, "ann");
+  using bob = await Client.connect(place, "bob");
+  using carl = await Client.connect(place, "carl");
+  const workers = children(old.pid);
+  await place.end("SIGKILL");
+  await ann.line(gone);
+  ann.send("is anybody there?\nhalf a ");
+  await place.start();
+  using newcomers = new DisposableStack();
+  const come = async () => newcomers.use(await Client.connect(place));
+  const other = await come();
+  other.send("bob\n");
+  for (let n = 0; n < 3; n++) await come();
+  await (await come()).line("* server is full");
+  await other.line("* bob is taken, you are bob2");
+  ann.send("line\n");
+  await other.line("ann: half a line");
+  bob.send("yes\n");
+  await ann.line("bob: yes");
+  const joined = ["* bob joined (2 online)", "* carl joined (3 online)"];
+  const notices = [gone, expect.stringMatching(isBack), "* bob2 joined (4 online)"];
+  const heard = ({ heard }: Client) => heard.filter((line) => line !== missing);
+  expect(heard(ann)).toEqual([...joined, ...notices, "bob: yes"]);
+  expect(bob.messages).toEqual(["ann: is anybody there?", "ann: half a line"]);
+  expect(heard(bob).filter((line) => line.startsWith("* "))).toEqual([joined[1], ...notices]);
+  await ended(workers);
+
+  newcomers.dispose();
+  await place.end("SIGKILL");
+  await bob.lines.count(gone, 2);
+  bob.send("farewell\n");
+  await bob.end();
+  carl.reset();
+  await place.start();
+  for (const line of ["bob: farewell", "* bob left", "* carl left"]) await ann.line(line);
+});
+
+testBeside("a client 2 MB behind reads whole lines: all, or at SIGKILL it is told", async () => {
+  await using place = new Place();
+  await place.start();
+  using ann = await Client.connect(place, "ann");
+  for (const signal of ["SIGUSR2", "SIGKILL"] as const) {
+    using slow = await Client.connect(place, signal);
+    slow.pause();
+    ann.send(numbered(3000, 0, long) + "/who\n");
+    await ann.line(new RegExp(`^\\* ${signal} \\(`));
+    await place.end(signal);
+    await place.start();
+    ann.send("end\n");
+    slow.resume();
+    await slow.line("ann: end");
+    const heard = slow.messages.slice(0, -1);
+    const said = numbered(3000, 0, long).trimEnd().replace(/^/gm, "ann: ").split("\n");
+    if (signal === "SIGUSR2") expect(heard).toEqual(said);
+    else expect(slow.lines.all).toContain(missing);
+    // The line in which the server died is cut, and its client told behind it.
+    expect(heard.filter((line) => !said.includes(line)).length).toBeLessThan(2);
+    expect(new Set(heard).size).toBe(heard.length);
+  }
+});
+
+testBeside("whoever ends while a server adopts, the next one has the others", async () => {
+  await using place = new Place();
+  const old = await place.start();
+  await until(() => place.files.length > 0, "the socket for those who wait");
+  const files = descriptors(old.pid);
+  using ann = await Client.connect(place, "ann");
+  using bob = await Client.connect(place, "bob");
+  await place.end("SIGUSR2");
+  const { pid } = await place.start();
+  const open = () => descriptors(pid); // for each client, the Unix socket of its worker, and its own
+  await until(() => open() >= files + 4, "two offers", open);
+  await place.end("SIGUSR2"); // which it obeys when it has adopted them
+  const last = await place.start();
+  for (const { lines } of [ann, bob]) await lines.count(isBack, 2);
+  ann.send("hello\n");
+  await bob.line("ann: hello");
+  for (const { lines } of [ann, bob])
+    expect(lines.all.filter((line) => /left|may be/.test(line))).toEqual([]);
+
+  using carl = await Client.connect(place, "carl");
+  using dan = await Client.connect(place, "dan");
+  const stopped = await last.worker("dan");
+  process.kill(stopped, "SIGSTOP");
+  const ending = place.end("SIGKILL");
+  process.kill(await last.worker("carl"), "SIGKILL");
+  await ending;
+  await carl.ended();
+  for (const wanted of [/^listening/, /was adopted/]) {
+    const { log } = await place.start();
+    await log.line(wanted);
     await place.end("SIGKILL");
-    await ann.line(gone);
-    ann.send("is anybody there?\nhalf a ");
-    await place.start();
-    using newcomers = new DisposableStack();
-    const come = async () => newcomers.use(await Client.connect(place));
-    const other = await come();
-    other.send("bob\n");
-    for (let n = 0; n < 2; n++) await come();
-    await (await come()).line("* server is full");
-    await other.line("* bob is taken, you are bob2");
-    ann.send("line\n");
-    await other.line("ann: half a line");
-    bob.send("yes\n");
-    await ann.line("bob: yes");
-    const joined = ["* bob joined (2 online)", "* carl joined (3 online)"];
-    const notices = [gone, "* the server is back (3 online)", "* bob2 joined (4 online)"];
-    const heard = ({ heard }: Client) => heard.filter((line) => line !== missing);
-    expect(heard(ann)).toEqual([...joined, ...notices, "bob: yes"]);
-    const said = ["ann: is anybody there?", "ann: half a line"];
-    expect(heard(bob).toSorted()).toEqual([joined[1]!, ...notices, ...said].toSorted());
-    expect(bob.messages).toEqual(said);
-    await ended(workers);
-
-    newcomers.dispose();
-    await place.end("SIGKILL");
-    await bob.lines.count(gone, 2);
-    bob.send("farewell\n");
-    await bob.end();
-    carl.reset();
-    await place.start();
-    for (const line of ["bob: farewell", "* bob left", "* carl left"]) await ann.line(line);
-  },
-);
-
-testBeside(
-  "a client that is 2 MB behind reads whole lines: at SIGUSR2 all of them, at SIGKILL some, and it is told",
-  async () => {
-    await using place = new Place();
-    await place.start();
-    using ann = await Client.connect(place, "ann");
-    for (const signal of ["SIGUSR2", "SIGKILL"] as const) {
-      using slow = await Client.connect(place, signal);
-      slow.pause();
-      ann.send(numbered(3000, 0, long) + "/who\n");
-      await ann.line(new RegExp(`^\\* ${signal} \\(`));
-      await place.end(signal);
-      await place.start();
-      ann.send("end\n");
-      slow.resume();
-      await slow.line("ann: end");
-      const heard = slow.messages.slice(0, -1);
-      const said = numbered(3000, 0, long).trimEnd().replace(/^/gm, "ann: ").split("\n");
-      if (signal === "SIGUSR2") expect(heard).toEqual(said);
-      else expect(slow.lines.all).toContain(missing);
-      // The line in which the server died is cut, and its client told behind it.
-      expect(heard.filter((line) => !said.includes(line)).length).toBeLessThan(2);
-      expect(new Set(heard).size).toBe(heard.length);
-    }
-  },
-);
-
-testBeside(
-  "a server that ends while it adopts, or beside dead and stopped workers, leaves the next one the others",
-  async () => {
-    await using place = new Place();
-    const old = await place.start();
-    const files = descriptors(old.pid);
-    using ann = await Client.connect(place, "ann");
-    using bob = await Client.connect(place, "bob");
-    await place.end("SIGUSR2");
-    const { pid } = await place.start();
-    const open = () => descriptors(pid); // for each client, the Unix socket of its worker, and its own
-    await until(() => open() >= files + 4, "two offers", open);
-    await place.end("SIGUSR2"); // which it obeys when it has adopted them
-    const { worker } = await place.start();
-    for (const { lines } of [ann, bob]) await lines.count("* the server is back (2 online)", 2);
-    ann.send("hello\n");
-    await bob.line("ann: hello");
-    for (const { lines } of [ann, bob])
-      expect(lines.all.filter((line) => /left|may be/.test(line))).toEqual([]);
-
-    using carl = await Client.connect(place, "carl");
-    using dan = await Client.connect(place, "dan");
-    const stopped = await worker("dan");
-    process.kill(stopped, "SIGSTOP");
-    const ending = place.end("SIGKILL");
-    process.kill(await worker("carl"), "SIGKILL");
-    await ending;
-    await carl.ended();
-    for (const wanted of [/^listening/, /was adopted/]) {
-      const { log } = await place.start();
-      await log.line(wanted);
-      await place.end("SIGKILL");
-    }
-    ann.lines.all.length = 0;
-    await place.start();
-    await ann.line("* the server is back (2 online)");
-    ann.send("hello again\n");
-    await bob.line("ann: hello again");
-    dan.send("are you there?\n");
-    process.kill(stopped, "SIGCONT");
-    await ann.line("dan: are you there?");
-    ann.send("yes\n");
-    await dan.line("ann: yes");
-    expect(dan.lines.all).toContain(missing);
-    for (const { lines } of [ann, bob])
-      expect(lines.all.filter((line) => /left|taken|\w2 /.test(line))).toEqual([]);
-    expect(ann.lines.all.filter((line) => line.includes("joined"))).toEqual([]);
-  },
-);
+  }
+  ann.lines.all.length = 0;
+  await place.start();
+  await ann.line(isBack);
+  ann.send("hello again\n");
+  await bob.line("ann: hello again");
+  dan.send("are you there?\n");
+  process.kill(stopped, "SIGCONT");
+  await ann.line("dan: are you there?");
+  ann.send("yes\n");
+  await dan.line("ann: yes");
+  expect(dan.lines.all).toContain(missing);
+  for (const { lines } of [ann, bob])
+    expect(lines.all.filter((line) => /left|taken|\w2 /.test(line))).toEqual([]);
+  expect(ann.lines.all.filter((line) => line.includes("joined"))).toEqual([]);
+});
 
 testBeside("if no server comes, clients are disconnected, and nothing is left", async () => {
   await using place = new Place("--spares", "1");
@@ -281,53 +274,47 @@ testBeside("if no server comes, clients are disconnected, and nothing is left", 
   await ended(workers);
 });
 
-testBeside(
-  "an offer that is rubbish is refused; a client that two workers offer is adopted once, and told",
-  async () => {
-    await using place = new Place();
-    const server = await place.start();
-    using ann = await Client.connect(place, "ann");
-    const files = descriptors(server.pid);
-    const file = openSync(join(root, "package.json"), "r");
-    const names = ["rubbish", "null", good, { ...good, name: "* eve" }];
-    const offers = names.map((it) => (typeof it === "string" ? it : JSON.stringify(it)));
-    for (const text of offers) expect(await offer(place, file, text)).toBe("refused\n");
-    closeSync(file);
-    // One that passes nothing, and one that goes at once.
-    const silent = await Bun.connect({ unix: place.path, socket: { data() {} } });
-    silent.write("+rubbish\n");
-    (await Bun.connect({ unix: place.path, socket: { data() {} } })).terminate();
-    await server.log.count(/was not adopted/, offers.length + 1);
-    ann.send("/who\n");
-    await ann.line(/ann/);
-    await until(() => descriptors(server.pid) === files, "what was passed to be closed");
+testBeside("rubbish is not adopted; a client that two workers offer is, once", async () => {
+  await using place = new Place();
+  const server = await place.start();
+  using ann = await Client.connect(place, "ann");
+  const files = descriptors(server.pid);
+  const file = openSync(join(root, "package.json"), "r");
+  const names = ["rubbish", "null", good, { ...good, name: "* eve" }];
+  const offers = names.map((it) => (typeof it === "string" ? it : JSON.stringify(it)));
+  for (const text of offers) expect(await offer(place, file, text)).toBe("refused\n");
+  closeSync(file);
+  // One that passes nothing, and one that goes at once.
+  const silent = await Bun.connect({ unix: place.path, socket: { data() {} } });
+  silent.write("+rubbish\n");
+  (await Bun.connect({ unix: place.path, socket: { data() {} } })).terminate();
+  await server.log.count(/was not adopted/, offers.length + 1);
+  ann.send("/who\n");
+  await ann.line(/ann/);
+  await until(() => descriptors(server.pid) === files, "what was passed to be closed");
 
-    const accepted = Promise.withResolvers<Socket>();
-    const listener = createServer({ pauseOnConnect: true }, accepted.resolve).listen(
-      0,
-      "127.0.0.1",
-    );
-    await once(listener, "listening");
-    const eve = connect((listener.address() as AddressInfo).port);
-    let heard = "";
-    eve.setEncoding("utf8").on("data", (text) => (heard += text));
-    const fd = descriptorOf(await accepted.promise);
-    const text = JSON.stringify({ ...good, unsaid: "hello\n", unshown: btoa("ann: hi\n") });
-    const answers = await Promise.all([offer(place, fd, text), offer(place, fd, text)]);
-    expect(answers).toEqual(["taken\n", "taken\n"]);
-    await ann.line("hello");
-    await server.log.line(/eve was adopted from worker 1$/);
-    eve.write("are you there?\n");
-    await ann.line("eve: are you there?");
-    expect(ann.messages.filter((line) => line.includes("hello"))).toEqual(["hello"]);
-    expect(heard.match(/ann: hi/g)).toHaveLength(1);
-    expect(heard).toContain("* lines of yours may be lost\n" + missing);
-    eve.destroy();
-    (await accepted.promise).destroy();
-    listener.close();
-    await ann.line("* eve left");
-  },
-);
+  const accepted = Promise.withResolvers<Socket>();
+  const listener = createServer({ pauseOnConnect: true }, accepted.resolve).listen(0, "127.0.0.1");
+  await once(listener, "listening");
+  const eve = connect((listener.address() as AddressInfo).port);
+  let heard = "";
+  eve.setEncoding("utf8").on("data", (text) => (heard += text));
+  const fd = descriptorOf(await accepted.promise);
+  const text = JSON.stringify({ ...good, unsaid: "hello\n", unshown: btoa("ann: hi\n") });
+  const answers = await Promise.all([offer(place, fd, text), offer(place, fd, text)]);
+  expect(answers).toEqual(["taken\n", "taken\n"]);
+  await ann.line("hello");
+  await server.log.line(/eve was adopted from worker 1$/);
+  eve.write("are you there?\n");
+  await ann.line("eve: are you there?");
+  expect(ann.messages.filter((line) => line.includes("hello"))).toEqual(["hello"]);
+  expect(heard.match(/ann: hi/g)).toHaveLength(1);
+  expect(heard).toContain("* lines of yours may be lost\n" + missing);
+  eve.destroy();
+  (await accepted.promise).destroy();
+  listener.close();
+  await ann.line("* eve left");
+});
 
 testBeside("in a folder that is not safe, nobody waits, and the log says why", async () => {
   await using place = new Place();
@@ -337,9 +324,11 @@ testBeside("in a folder that is not safe, nobody waits, and the log says why", a
     make.push(() => (mkdirSync(folder, 0o700), chownSync(folder, 65534, 65534)));
   for (const makeUnsafe of make) {
     makeUnsafe();
-    const { log, stop } = await place.start();
-    await log.line(/^if this server is killed, its clients are lost: .* only you can enter$/);
-    await stop();
+    const server = await place.start();
+    await server.log.line(
+      /^if this server is killed, its clients are lost: .* only you can enter$/,
+    );
+    await server.stop();
     rmSync(folder, { recursive: true });
   }
 });
@@ -347,41 +336,36 @@ testBeside("in a folder that is not safe, nobody waits, and the log says why", a
 const fill = ["unshare", "-m", "sh", "-ec"];
 fill.push(`mount -t tmpfs -o nr_inodes=1 none "$XDG_RUNTIME_DIR"; exec "$@"`, "sh");
 const canFill = native && Bun.which("unshare") && Bun.spawnSync(["unshare", "-m", "true"]).success;
-(canFill ? testBeside : () => {})(
-  "on a full disk people chat, and the log says why nobody waits",
-  async () => {
-    await using place = new Place();
-    const server = await place.start(...fill);
-    await server.log.line(/^if this server is killed, its clients are lost: ENOSPC/);
-    using ann = await Client.connect(place, "ann");
-    using bob = await Client.connect(place, "bob");
-    ann.send("hello\n");
-    await bob.line("ann: hello");
-  },
-);
+const testFull = canFill ? testBeside : () => {};
+testFull("on a full disk people chat, and the log says why nobody waits", async () => {
+  await using place = new Place();
+  const server = await place.start(...fill);
+  await server.log.line(/^if this server is killed, its clients are lost: ENOSPC/);
+  using ann = await Client.connect(place, "ann");
+  using bob = await Client.connect(place, "bob");
+  ann.send("hello\n");
+  await bob.line("ann: hello");
+});
 
-(native ? testWithRedis : () => {})(
-  "with --redis, names stay theirs, and nobody reads that they left",
-  async (stack) => {
-    const redis = stack.use(await Redis.start());
-    const place = stack.use(new Place("--redis", redis.url));
-    const elsewhere = stack.use(await startLinked(redis));
+testLinked("with --redis, names stay theirs, and nobody reads that they left", async (stack) => {
+  const redis = stack.use(await Redis.start());
+  const place = stack.use(new Place("--redis", redis.url));
+  const elsewhere = stack.use(await startLinked(redis));
+  await place.start();
+  const ann = stack.use(await Client.connect(place, "ann"));
+  const bob = stack.use(await Client.connect(elsewhere, "bob"));
+  await ann.line("* bob joined (2 online)");
+  for (const signal of ["SIGKILL", "SIGUSR2"] as const) {
+    await place.end(signal);
+    await ann.line(gone);
+    ann.send(`after ${signal}\n`);
     await place.start();
-    const ann = stack.use(await Client.connect(place, "ann"));
-    const bob = stack.use(await Client.connect(elsewhere, "bob"));
-    await ann.line("* bob joined (2 online)");
-    for (const signal of ["SIGKILL", "SIGUSR2"] as const) {
-      await place.end(signal);
-      await ann.line(gone);
-      ann.send(`after ${signal}\n`);
-      await place.start();
-      await bob.line(`ann: after ${signal}`);
-      const other = stack.use(await Client.connect(elsewhere, "ann"));
-      await other.line("* ann is taken, you are ann2");
-      other.send("/quit\n");
-      await bob.lines.count("* ann2 left", signal === "SIGKILL" ? 1 : 2);
-    }
-    await ann.lines.count("* the server is back (2 online)", 2);
-    expect(bob.heard.filter((line) => /\bann (left|joined)/.test(line))).toEqual([]);
-  },
-);
+    await bob.line(`ann: after ${signal}`);
+    const other = stack.use(await Client.connect(elsewhere, "ann"));
+    await other.line("* ann is taken, you are ann2");
+    other.send("/quit\n");
+    await bob.lines.count("* ann2 left", signal === "SIGKILL" ? 1 : 2);
+  }
+  await ann.lines.count("* the server is back (2 online)", 2);
+  expect(bob.heard.filter((line) => /\bann (left|joined)/.test(line))).toEqual([]);
+});

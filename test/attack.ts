@@ -24,10 +24,8 @@ import { Person, reconcile, run, violated } from "./ledger.ts";
 import { Redis } from "./redis-server.ts";
 import { isPlain } from "./scenes.ts";
 
-const [string, flag] = [{ type: "string" }, { type: "boolean", default: false }] as const;
-const { values } = parseArgs({
-  options: { minutes: string, seed: string, redis: flag, calm: flag },
-});
+const [text, flag] = [{ type: "string" }, { type: "boolean", default: false }] as const;
+const { values } = parseArgs({ options: { minutes: text, seed: text, redis: flag, calm: flag } });
 const { minutes = "5", seed = `${Math.floor(Math.random() * 2 ** 31)}`, calm: isCalm } = values;
 Object.assign(run, { seed, isLinked: values.redis });
 const { random, chance, upTo, pick } = randomFrom(Number(seed));
@@ -168,7 +166,7 @@ async function visit(house: House): Promise<void> {
 // --- Attackers -----------------------------------------------------------------------------------
 
 /** What terminals and parsers fear, as a name or a line. */
-const texts = [
+const words = [
   "| |*|**ann|* ann|:|::|a:b|ann|ann:| ann|ann |witness|ANN|ann2|ａｎｎ|ﬀ|a\u0301\u0300\u0302|\u0301ann",
   "ann\u200b|\u202eann|\u2066x|\u2800|\u3000|\ufeffann|a\0b|\x1b[31mred|\x07|\x7f|a\tb|joined|worker",
   "server|5|welcome|try|(|x(1|you|is|now|left|__proto__|constructor|/nick|//x|/help|-rf|guest|guest2",
@@ -177,7 +175,7 @@ const texts = [
   `%s%n|$(reboot)|'; --|\\n|\ud800|${"😀".repeat(40)}|${"é".repeat(33)}|${"x".repeat(4096)}`,
   "x".repeat(100_000),
 ].flatMap((some) => some.split("|"));
-const text = () => pick(texts);
+const word = () => pick(words);
 const bytes = (length: number) =>
   Uint8Array.from({ length }, () => (chance(0.05) ? 10 : upTo(255)));
 const writes: (() => string | Uint8Array)[] = [
@@ -193,8 +191,8 @@ const writes: (() => string | Uint8Array)[] = [
   () => `${"y".repeat(maxLine)}\n`.repeat(Math.ceil(500_000 / maxLine)),
   () => pick(["\n", "\r\n\r\r\n", "\0"]).repeat(upTo(30_000)),
   () => pick(["/who\n", "/help\n"]).repeat(upTo(300)),
-  () => `${text()}\n`.repeat(chance(0.5) ? 1 : upTo(50)),
-  () => Array.from({ length: chance(0.5) ? 1 : upTo(60) }, () => `/nick ${text()}\n`).join(""),
+  () => `${word()}\n`.repeat(chance(0.5) ? 1 : upTo(50)),
+  () => Array.from({ length: chance(0.5) ? 1 : upTo(60) }, () => `/nick ${word()}\n`).join(""),
   () => `/${"9j/4AAQ".repeat(upTo(300))}\n`,
 ];
 const ends: ((client: Client) => unknown)[] = [
@@ -219,7 +217,7 @@ async function attack(house: House): Promise<void> {
   await moment(0.3);
   using client = await connect(house);
   const isIn = chance(0.8);
-  if (isIn) send(client, chance(0.8) ? `${text()}\n` : bytes(upTo(60)), house);
+  if (isIn) send(client, chance(0.8) ? `${word()}\n` : bytes(upTo(60)), house);
   if (isIn && chance(0.5)) client.send("\n");
   if (isIn && password && chance(0.7)) client.send(`${password}\n`);
   if (chance(0.2)) client.pause();
@@ -227,7 +225,7 @@ async function attack(house: House): Promise<void> {
     if (chance(0.5)) await moment(0.5);
     if (chance(0.9)) send(client, pick(writes)(), house);
     else
-      for (const byte of Buffer.from(`${text().slice(0, 99)} é😀 drip\n`))
+      for (const byte of Buffer.from(`${word().slice(0, 99)} é😀 drip\n`))
         client.send(Uint8Array.of(byte));
   }
   await pick(ends)(client);
@@ -245,7 +243,7 @@ async function storm(house: House): Promise<void> {
   await moment(10);
   const length = upTo(maxClients + 10);
   const clients = await Promise.all(Array.from({ length }, () => connect(house)));
-  for (const client of clients) if (chance(0.5)) send(client, `${text()}\nhello\n`, house);
+  for (const client of clients) if (chance(0.5)) send(client, `${word()}\nhello\n`, house);
   await moment(2);
   for (const client of clients) ends[upTo(1)]!(client);
 }

@@ -274,36 +274,31 @@ test("a client that resets has left, also while it is handed over, and nothing e
   expect(server.log.all.filter((line) => /could not start/.test(line))).toEqual([]);
 });
 
-testNatively(
-  "what had arrived before a reset is said, though the worker was stopped and then goes on or dies",
-  async () => {
-    for (const signal of ["SIGCONT", "SIGKILL"] as const) {
-      using eve = await Client.connect(server, "eve");
-      const pid = await server.worker("eve");
-      process.kill(pid, "SIGSTOP");
-      eve.send(`${numbered(400)}half a line`); // all of it is in the kernel of the server then
-      await eve.flushed();
-      eve.reset();
-      ann.send("the server has had time to see it\n");
-      await bob.line(/^ann: /);
-      process.kill(pid, signal);
-      await bob.line("* eve left");
-      await allHave([bob], "eve", 400);
-      await room.forget();
-    }
-  },
-);
+testNatively("what arrived before a reset is said, though the worker was stopped", async () => {
+  for (const signal of ["SIGCONT", "SIGKILL"] as const) {
+    using eve = await Client.connect(server, "eve");
+    const pid = await server.worker("eve");
+    process.kill(pid, "SIGSTOP");
+    eve.send(`${numbered(400)}half a line`); // all of it is in the kernel of the server then
+    await eve.flushed();
+    eve.reset();
+    ann.send("the server has had time to see it\n");
+    await bob.line(/^ann: /);
+    process.kill(pid, signal);
+    await bob.line("* eve left");
+    await allHave([bob], "eve", 400);
+    await room.forget();
+  }
+});
 
-test.skipIf(!existsSync("/proc/net/tcp"))(
-  "a client that vanished is looked for: keep-alive is on",
-  async () => {
-    const port = server.port.toString(16).toUpperCase().padStart(4, "0");
-    // Once nothing is in flight, the timer that runs (2) is the keep-alive's.
-    const kept = new RegExp(`: \\w+:${port} [\\w:]+ 01 \\w+:\\w+ 02:`, "g");
-    const ours = () => readFileSync("/proc/net/tcp", "utf8").match(kept);
-    await until(() => ours()?.length === 2, "keep-alive of both", ours);
-  },
-);
+const testOnLinux = test.skipIf(!existsSync("/proc/net/tcp"));
+testOnLinux("a client that vanished is looked for: keep-alive is on", async () => {
+  const port = server.port.toString(16).toUpperCase().padStart(4, "0");
+  // Once nothing is in flight, the timer that runs (2) is the keep-alive's.
+  const kept = new RegExp(`: \\w+:${port} [\\w:]+ 01 \\w+:\\w+ 02:`, "g");
+  const ours = () => readFileSync("/proc/net/tcp", "utf8").match(kept);
+  await until(() => ours()?.length === 2, "keep-alive of both", ours);
+});
 
 test("workers do not get the server's environment", async () => {
   expect(commandLine(server.pid)).toContain("PATH=");

@@ -61,24 +61,21 @@ test("client.ts, and any other, chats over TLS, but not by a version older than 
   expect((await within(refused, "a refusal")).message).toMatch(/version|alert|protocol/i);
 });
 
-testWith("openssl", "TLS with openssl s_client")(
-  "openssl s_client chats, and may not renegotiate",
-  async () => {
-    using ann = await enter("ann");
-    const command = `openssl s_client -connect localhost:${server.port} -CAfile ${ca} -tls1_2`;
-    const foreign = Bun.spawn([...command.split(" "), "-verify_return_error"], {
-      stdio: ["pipe", "pipe", "pipe"],
-    });
-    foreign.stdin.write("foreign\n");
-    await ann.line(/^\* foreign joined/);
-    foreign.stdin.write("hello\n");
-    await ann.line("foreign: hello");
-    foreign.stdin.write("R\n"); // a renegotiation, as s_client understands it
-    await ann.line("* foreign left");
-    foreign.kill();
-    await foreign.exited;
-  },
-);
+testWith("openssl", "TLS with s_client")("s_client chats, and may not renegotiate", async () => {
+  using ann = await enter("ann");
+  const command = `openssl s_client -connect localhost:${server.port} -CAfile ${ca} -tls1_2`;
+  const foreign = Bun.spawn([...command.split(" "), "-verify_return_error"], {
+    stdio: ["pipe", "pipe", "pipe"],
+  });
+  foreign.stdin.write("foreign\n");
+  await ann.line(/^\* foreign joined/);
+  foreign.stdin.write("hello\n");
+  await ann.line("foreign: hello");
+  foreign.stdin.write("R\n"); // a renegotiation, as s_client understands it
+  await ann.line("* foreign left");
+  foreign.kill();
+  await foreign.exited;
+});
 
 test("plain text to a TLS port, and TLS to a plain port: one line, and others do not notice", async () => {
   using ann = await enter("ann");
