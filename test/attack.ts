@@ -297,11 +297,7 @@ async function restart(house: House): Promise<void> {
   house.isUp = promise;
   const isStill = () => [...house.people].every((one) => one.state === "here" && !one.isLeaving);
   for (let tries = 20; !isStill() && tries > 0; tries--) await Bun.sleep(100);
-  if (isStill()) await replaceServer(house);
-  resolve();
-}
-
-async function replaceServer(house: House): Promise<void> {
+  if (!isStill()) return resolve();
   const isKill = chance(0.5);
   const all = [house.witness, ...house.people];
   const { process } = house.server;
@@ -316,6 +312,7 @@ async function replaceServer(house: House): Promise<void> {
   house.lastUnknown = performance.now(); // whoever had no name yet was disconnected
   house.isFrozen = false;
   if (isKill) reconcile(house);
+  resolve();
 }
 
 /** One fault at a time: so that what each may do is known. */
@@ -429,8 +426,7 @@ for (const house of houses) {
     return hasAll && all.every((person) => accepted.get(person) === person.said);
   };
   await until(areTold, "all to hear all", () => [all.map(({ due }) => due), accepted.values()]);
-  const describe = (pid: number) => `${pid} ${state(pid)} ${house.served.has(pid) ? "serves" : ""}`;
-  const left = () => [server.workers().map(describe), descriptors(server.pid), before];
+  const left = () => [server.workers().map(state), descriptors(server.pid), before];
   await until(() => isQuiet(house), "the end of the others' processes", left);
 }
 for (const [what, all] of Object.entries(memories)) {
