@@ -123,8 +123,8 @@ test("half a line whose worker dies waits for its other half, or its end is no l
 });
 
 test("--rate slows a flood down, drops nothing of it, though its worker is killed, and others talk meanwhile", async () => {
-  // Where a supervisor has left SIGCHLD ignored, nobody tells the server how a worker has ended.
-  const before = ["sh", "-c", 'trap "" CHLD; exec "$@"', "sh"];
+  // Where a supervisor has left SIGCHLD ignored (a dash would not), nobody tells the server how a worker has ended.
+  const before = ["bash", "-c", 'trap "" CHLD; exec "$@"', "bash"];
   await using deaf = await startServer(["--rate", "400"], { before });
   using room = await openRoom(deaf);
   using eve = await Client.connect(deaf, "eve");
