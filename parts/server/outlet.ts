@@ -10,7 +10,7 @@ export type Write = (bytes: Uint8Array) => number;
 const newline = 0x0a;
 const nothing = new Uint8Array(0);
 const lineEnd = Uint8Array.of(newline);
-const maxWrite = 262_144; // about what a socket's buffer takes at once, bytes
+const maxJoined = 16_384; // up to so many bytes, a system call costs more than a copy
 
 /**
  * Writes blocks in order. What is not written waits here, counted, until `flush()`.
@@ -120,10 +120,10 @@ export class Outlet {
     this.#oldest = 0;
   }
 
-  /** Joins blocks for one write, because a system call costs more than the copy. */
+  /** Takes a block that is large, or joins small ones for one write. */
   #next(): Uint8Array {
     let [count, size] = [0, 0];
-    while (count < this.#waiting.length && size < maxWrite) size += this.#waiting[count++]!.length;
+    while (count < this.#waiting.length && size < maxJoined) size += this.#waiting[count++]!.length;
     const blocks = this.#waiting.splice(0, count);
     return count === 1 ? blocks[0]! : Buffer.concat(blocks);
   }
