@@ -151,6 +151,8 @@ testBeside("a server that was killed and comes back has everybody, before newcom
   using bob = await Client.connect(place, "bob");
   using carl = await Client.connect(place, "carl");
   const workers = children(old.pid);
+  carl.send("secret ".repeat(2000));
+  await carl.line(/^\* not sent: /); // its worker has taken it
   await place.end("SIGKILL");
   await ann.line(gone);
   ann.send("is anybody there?\nhalf a ");
@@ -172,6 +174,10 @@ testBeside("a server that was killed and comes back has everybody, before newcom
   expect(heard(ann)).toEqual([...joined, ...notices, "bob: yes"]);
   expect(bob.messages).toEqual(["ann: is anybody there?", "ann: half a line"]);
   expect(heard(bob).filter((line) => line.startsWith("* "))).toEqual([joined[1], ...notices]);
+  carl.send("and its tail\nand another\n");
+  await bob.line("carl: and another");
+  expect(bob.messages.join()).not.toContain("tail");
+  await carl.line("* a line of yours may be lost");
   await ended(workers);
 
   newcomers.dispose();
