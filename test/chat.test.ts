@@ -84,6 +84,7 @@ test("a line is whole however it arrives, or its sender is told that it is too l
   await bob.line("* ann left");
   const lines = [fits, "LF", "tail"].map((line) => `ann: ${line}`);
   expect(bob.heard.slice(1)).toEqual([...lines, "* ann left"]);
+  await ann.ended();
   expect(ann.heard).toEqual([
     "* bob joined (2 online)",
     ...Array(2).fill("* not sent: longer than 3000 bytes"),
