@@ -285,6 +285,23 @@ testNatively("what arrived before a reset is said, though the worker was stopped
   }
 });
 
+test("half a line before a reset is no line, though others speak to whom has gone", async () => {
+  for (let n = 1; n <= 3; n++) {
+    using eve = await Client.connect(server, "eve");
+    const pid = await server.worker("eve");
+    eve.send(`whole ${n}\nhalf a line`);
+    await bob.line(`eve: whole ${n}`);
+    process.kill(pid, "SIGSTOP");
+    eve.reset();
+    ann.send(`${n}\n`); // the worker's write may get the error of the reset
+    await bob.line(`ann: ${n}`);
+    process.kill(pid, "SIGCONT");
+    await bob.lines.count(/^\* eve left/, n);
+    expect(bob.messages.filter((line) => line.includes("half"))).toEqual([]);
+    server.log.all.length = 0;
+  }
+});
+
 const testOnLinux = test.skipIf(!existsSync("/proc/net/tcp"));
 testOnLinux("a client that vanished is looked for: keep-alive is on", async () => {
   const port = server.port.toString(16).toUpperCase().padStart(4, "0");

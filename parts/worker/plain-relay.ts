@@ -62,6 +62,8 @@ export class PlainRelay implements Relay {
         } while (rest.length > 0 && this.#isListening);
         ears.hold("lines", false);
       }
+      // The error of a reset is gone, if a write has got it: then only the peer's address is missing.
+      wasReset ||= client.remoteAddress === undefined;
     } catch {
       wasReset = true;
     }
