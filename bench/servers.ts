@@ -110,17 +110,21 @@ export type Server = Target & AsyncDisposable;
 
 const running = new Set<number>(); // process groups: a server and its workers
 
-/** Sends SIGKILL to a process group. Returns false if nobody is left. */
-function kill(leader: number): boolean {
+/** Sends a signal to a process group. Returns false if nobody is left. */
+function kill(leader: number, signal: NodeJS.Signals): boolean {
   try {
-    return process.kill(-leader, "SIGKILL");
+    return process.kill(-leader, signal);
   } catch {
     return false;
   }
 }
 
-// Whatever ends this process, no server outlives it.
-process.on("exit", () => running.forEach(kill));
+// Whatever ends this process, no server outlives it. A moment before, each may put away its files.
+process.on("exit", () => {
+  for (const leader of running) kill(leader, "SIGTERM");
+  if (running.size > 0) Bun.sleepSync(200);
+  for (const leader of running) kill(leader, "SIGKILL");
+});
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => process.exit(130));
 
 function accepts(hostname: string, port: number): Promise<boolean> {
@@ -152,7 +156,8 @@ export async function startServer(start: Start): Promise<Server> {
   );
   running.add(child.pid);
   async function stop(): Promise<void> {
-    for (let ms = 0; ms < 3000 && kill(child.pid); ms += 10) await Bun.sleep(10);
+    const signal = (ms: number) => (ms < 1000 ? "SIGTERM" : "SIGKILL");
+    for (let ms = 0; ms < 3000 && kill(child.pid, signal(ms)); ms += 10) await Bun.sleep(10);
     if (running.delete(child.pid)) closeSync(log);
   }
   const end = performance.now() + patience * 1000;

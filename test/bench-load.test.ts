@@ -6,7 +6,7 @@ import { measureFault } from "../bench/faults.ts";
 import { bursts, openLoop, timesOf } from "../bench/load.ts";
 import { contenders, startServer } from "../bench/servers.ts";
 import { percentile } from "../bench/stats.ts";
-import { patience } from "./helpers.ts";
+import { patience, temporaryFolder } from "./helpers.ts";
 
 setDefaultTimeout(2 * patience);
 
@@ -14,6 +14,8 @@ setDefaultTimeout(2 * patience);
 type Give = (text: string) => void;
 
 let rule = (line: string, give: Give) => give(line);
+process.env["XDG_RUNTIME_DIR"] = temporaryFolder(); // where a server that is started again finds its clients
+
 const clients = new Map<Socket, Give>();
 const relay = createServer((socket) => {
   let [name, carry] = ["", ""];
