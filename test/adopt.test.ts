@@ -314,8 +314,8 @@ testBeside("rubbish is not adopted; a client that two workers offer is, once", a
   eve.write("are you there?\n");
   await ann.line("eve: are you there?");
   expect(ann.messages.filter((line) => line.includes("hello"))).toEqual(["hello"]);
+  await until(() => heard.includes("* lines of yours may be lost\n" + missing), "the losses");
   expect(heard.match(/ann: hi/g)).toHaveLength(1);
-  expect(heard).toContain("* lines of yours may be lost\n" + missing);
   eve.destroy();
   (await accepted.promise).destroy();
   listener.close();

@@ -124,10 +124,11 @@ test("a Redis that cannot be used is one clear line, and nothing is appended", a
     await refused(url.replace("//", "//bob:pw@"), denied);
   }
   expect(await redis.send("EXISTS", "pipechat:lobby")).toBe(0);
-  await redis.send("CONFIG", "SET", "maxclients", "1"); // and we need two connections
-  await refused(url, /^cannot use .*: ERR max number of clients reached$/);
   await redis.send("SET", "pipechat:lobby", "mine");
   await refused(url, "WRONGTYPE");
+  await redis.send("DEL", "pipechat:lobby");
+  await redis.send("CONFIG", "SET", "maxclients", "1"); // and we need two connections
+  await refused(url, /^cannot use .*: ERR max number of clients reached$/);
   redis.signal("SIGSTOP");
   const { maxRoundTrip } = timing;
   timing.maxRoundTrip = 200;
