@@ -33,7 +33,7 @@ import {
 } from "./parts/server/process.ts";
 import { refuse, Refusal } from "./parts/server/refusal.ts";
 import { openLink, Room } from "./parts/server/room.ts";
-import { SocketCopy } from "./parts/server/sockets.ts";
+import { hasUnsaidLines, SocketCopy } from "./parts/server/sockets.ts";
 import { readTermsAgain, readTermsOrEnd } from "./parts/server/terms.ts";
 import { describeRoom } from "./parts/server/who.ts";
 import { fail } from "./parts/shared/command-line.ts";
@@ -172,7 +172,8 @@ function relay(block: Uint8Array, speaker?: Connection): Promise<void> | undefin
 
 /** 5. Gives the client of a dead worker another one, and tells everyone. */
 async function replace(connection: Connection, dead: WorkerProcess): Promise<WorkerProcess> {
-  const { lines, torn: isTorn } = dead.holds;
+  const { torn: isTorn } = dead.holds;
+  const lines = dead.holds.lines || hasUnsaidLines(connection.client.descriptor);
   const heir = await handOver(connection, isTorn);
   const isWhole = connection.give(heir); // what the dead one had not passed on goes out again
   if (connection.name) room.takeOver(connection, dead.pid, await dead.ended);

@@ -3,7 +3,7 @@ import { afterEach, expect, test } from "bun:test";
 import { cpSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { allHave, Client, numbered, root, startServer, temporaryFolder } from "./helpers.ts";
-import { sharedRoom } from "./scenes.ts";
+import { isPlain, sharedRoom } from "./scenes.ts";
 
 // A copy of the server, whose worker.ts a test can replace while it runs.
 const folder = temporaryFolder();
@@ -52,6 +52,24 @@ test("new code without a restart: a typo in worker.ts is logged, and disconnects
   expect(server.log.all.filter((line) => /could not start/.test(line)).length).toBe(1);
 });
 
+const testNatively = isPlain ? () => {} : test; // a stream reports only what waits for --rate
+
+testNatively(
+  "a worker that dies between taking lines and saying them: its client is told",
+  async () => {
+    const dies = 'if (lines.includes("die")) process.kill(process.pid, "SIGKILL");\n  let block = ';
+    setWorker(goodWorker.replace("let block = ", dies));
+    using eve = await Client.connect(server, "eve");
+    setWorker();
+    eve.send("hello\n");
+    await bob.line("eve: hello");
+    eve.send("a line\ndie\n");
+    await eve.line("* lines of yours may be lost");
+    eve.send("again\n");
+    await bob.line("eve: again");
+  },
+);
+
 const misdeeds = {
   "sent a line without end": `process.stdout.write("eve: " + "x".repeat(10_000))`,
   "sent an unknown control message": `process.send({ type: "name", name: "* bob left", at: 0 })`,
@@ -76,7 +94,8 @@ test("what was said before a request is heard before its answer; after it left, 
     process.send({ type: "leave", at: 10 }, () => {
       process.stdout.write("eve: last\\n");
       process.send({ type: "name", name: "ghost", at: 10 });
-      setInterval(() => process.stdout.write("ghost: boo\\n"), 1);
+      process.stdin.on("end", () => setInterval(() => process.stdout.write("ghost: boo\\n"), 1));
+      process.stdin.resume();
     })`);
   await bob.line("* eve left");
   await eve.ended();

@@ -260,6 +260,14 @@ function follow(stream: ReadableStream<Uint8Array>): Lines {
   return lines;
 }
 
+/** Kills the worker that serves somebody, and waits until another does; gives the pids of both. */
+export async function kill(on: Server, name: string, signal: NodeJS.Signals = "SIGKILL") {
+  const pid = await on.worker(name);
+  process.kill(pid, signal);
+  await on.log.line(new RegExp(`worker ${pid} of ${name} .*, \\d+ took over$`));
+  return [pid, await on.worker(name)] as const;
+}
+
 /** Kills each process that serves a client as soon as it does, until the server disconnects the client. */
 export async function disconnect(server: Server, name: string): Promise<void> {
   let pid = await server.worker(name);

@@ -1,7 +1,7 @@
 /** Clients that are telnet: how they end lines, and what they send beside text. */
 import { expect, test } from "bun:test";
 import { Telnet } from "../parts/worker/telnet.ts";
-import { Client, sharedServer } from "./helpers.ts";
+import { Client, kill, sharedServer } from "./helpers.ts";
 import { openRoom } from "./scenes.ts";
 
 const server = await sharedServer();
@@ -87,11 +87,11 @@ test("who dies in the middle of a command takes no more along than its line, and
   await eve.line(/^\* welcome eve /);
   eve.type(`lost ${ctrlC}`);
   await eve.line(answer);
-  process.kill(await server.worker("eve"), "SIGKILL");
+  await kill(server, "eve");
   await eve.line("* a line of yours may be lost");
   eve.type(`rest\r${ctrlC}`);
   await eve.lines.count(answer, 2);
-  process.kill(await server.worker("eve"), "SIGKILL");
+  await kill(server, "eve");
   await eve.lines.count(/ took over$/, 2);
   eve.type("\nnext\r\n");
   await bob.line("eve: next");

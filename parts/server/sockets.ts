@@ -107,6 +107,16 @@ export function socketOf(fd: number): Socket {
   return socket;
 }
 
+const [SOL_SOCKET, SO_SNDTIMEO] = [1, 21];
+
+/** Whether a process has taken lines out of a client's socket and died before it had said them (native.c). */
+export function hasUnsaidLines(fd: number): boolean {
+  const timeout = new BigInt64Array(2); // struct timeval
+  const size = Int32Array.of(timeout.byteLength);
+  libc?.getsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, ptr(timeout), ptr(size));
+  return timeout[0] !== 0n;
+}
+
 const [IPPROTO_TCP, TCP_INFO, SIOCOUTQ] = [6, 11, 0x5411];
 const acknowledgedAt = 120; // offset of tcpi_bytes_acked in struct tcp_info, bytes
 

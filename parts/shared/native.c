@@ -13,9 +13,11 @@ struct pollfd {
 #define setsockopt ((int (*)(int, int, int, const void *, unsigned))SETSOCKOPT)
 #define sendmsg ((long (*)(int, const struct msghdr *, int))SENDMSG)
 #define recvmsg ((long (*)(int, struct msghdr *, int))RECVMSG)
+#define errno (*((int *(*)(void))ERRNO)())
 
 enum { POLLIN = 1, POLLOUT = 4, POLLERR = 8, POLLHUP = 16, POLLRDHUP = 0x2000 };
-enum { MSG_PEEK = 2, MSG_DONTWAIT = 0x40, MSG_NOSIGNAL = 0x4000, SOL_SOCKET = 1, SO_RCVLOWAT = 18 };
+enum { MSG_PEEK = 2, MSG_DONTWAIT = 0x40, MSG_NOSIGNAL = 0x4000, SOL_SOCKET = 1, SO_RCVLOWAT = 18, SO_SNDTIMEO = 21 };
+enum { EINTR = 4, EAGAIN = 11, EPIPE = 32 };
 
 /* What relay() returns, if not a number of bytes; native.ts has the same. */
 enum { AGAIN = 0, TURN = -1, ENDED = -2, RESET = -3, TORN = -4, HUNG_UP = -5, GONE = -6 };
@@ -34,6 +36,8 @@ struct relay {
 	int from, to;                /* down[from] to down[to - 1] is what the client has not taken */
 	int left;                    /* the client is gone; what it has said may still be read */
 	int special;                 /* what was taken last may have CR, or a command of telnet */
+	int holds;                   /* what was taken last may not have been said yet */
+	int broken;                  /* send() has got the error of a connection that did not end in order */
 };
 
 static void watermark(struct relay *r, int bytes)
@@ -41,6 +45,20 @@ static void watermark(struct relay *r, int bytes)
 	if (bytes != r->watermark)
 		setsockopt(r->client, SOL_SOCKET, SO_RCVLOWAT, &bytes, sizeof bytes);
 	r->watermark = bytes;
+}
+
+/*
+ * Notes at the client's socket whether this process holds lines of the client: should it die, the server finds
+ * the note, and tells the client. Nobody waits in send(), so that its timeout is free to carry it.
+ */
+static void note(struct relay *r, int holds)
+{
+	struct {
+		long s, us;
+	} timeout = {holds, 0};
+	if (holds != r->holds)
+		setsockopt(r->client, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof timeout);
+	r->holds = holds;
 }
 
 /*
@@ -56,7 +74,7 @@ static int take(struct relay *r, signed char *up, int size, int ended)
 	int end = 0, command = 0;
 	r->special = 0;
 	if (held == 0)
-		return r->left ? RESET : ENDED; /* the error of a reset is gone, if send() has got it */
+		return r->broken ? RESET : ENDED;
 	if (held < 0)
 		return ended ? RESET : AGAIN;
 	for (int at = 0; at < held && r->taken < r->lines; at++) {
@@ -73,6 +91,7 @@ static int take(struct relay *r, signed char *up, int size, int ended)
 	watermark(r, 1);
 	if (end == 0 && !r->torn)
 		return r->torn = 1, TORN; /* TypeScript reports it, and calls again */
+	note(r, end > 0);
 	return recv(r->client, up, end > 0 ? end : held, MSG_DONTWAIT);
 }
 
@@ -80,8 +99,14 @@ int relay(struct relay *r, char *down, signed char *up, int size, int ms)
 {
 	int jammed = 0; /* the server's socket is so full that lines stay in the client's */
 	r->taken = 0;
-	if (r->watermark == 0)
-		watermark(r, 1); /* it belongs to the socket: a dead worker may have left a higher one */
+	if (r->watermark == 0) { /* a dead worker may have left another one, its note, and got an error */
+		struct pollfd client = {r->client, 0, 0};
+		watermark(r, 1);
+		r->holds = 1;
+		poll(&client, 1, 0);
+		r->broken = client.revents == POLLHUP;
+	}
+	note(r, 0);
 	for (int turns = 0; turns < MAX_TURNS; turns++, ms = SOON) {
 		int full = r->from < r->to, listens = r->lines > 0 && !jammed, got;
 		struct pollfd on[3] = {
@@ -111,7 +136,9 @@ int relay(struct relay *r, char *down, signed char *up, int size, int ms)
 			got = send(r->client, down + r->from, r->to - r->from, MSG_DONTWAIT | MSG_NOSIGNAL);
 			if (got > 0)
 				r->from += got;
-			else if (on[1].revents & (POLLERR | POLLHUP))
+			else if (errno != EAGAIN && errno != EINTR && errno != EPIPE)
+				r->broken = 1; /* only one call gets the error; recv() will report an end in order */
+			if (got <= 0 && on[1].revents & (POLLERR | POLLHUP))
 				r->from = r->to; /* the client is gone, and with it what was on its way */
 		}
 		if (on[1].revents & ~POLLOUT && listens) {

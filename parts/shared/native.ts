@@ -42,6 +42,8 @@ export const Field = {
   to: 9,
   left: 10,
   special: 11,
+  holds: 12,
+  broken: 13,
 } as const;
 
 const symbols = {
@@ -76,6 +78,7 @@ const calls = {
   setsockopt: { args: [], returns: "int" },
   sendmsg: { args: [], returns: "int" },
   recvmsg: { args: [], returns: "int" },
+  __errno_location: { args: [], returns: "ptr" },
   dup: { args: ["int"], returns: "int" },
   shutdown: { args: ["int", "int"], returns: "int" },
 } as const;
@@ -100,6 +103,7 @@ function load() {
         SETSOCKOPT: addressOf(libc.setsockopt),
         SENDMSG: addressOf(libc.sendmsg),
         RECVMSG: addressOf(libc.recvmsg),
+        ERRNO: addressOf(libc.__errno_location),
       },
       symbols,
     });
