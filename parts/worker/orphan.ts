@@ -10,7 +10,8 @@ import type { Remains } from "./relay.ts";
 import type { Server } from "./requests.ts";
 
 const patience = 10_000; // for a server to come, ms
-const pause = 200; // between two attempts, ms: a thousand workers must leave time for the server to start
+// Between two attempts, ms. If timers are late, many wait: a thousand must leave time for the server to start.
+const [shortest, longest, perLateness] = [200, 2000, 10];
 
 /**
  * Lets a client wait for the next server, ten seconds at most. Once a server listens, the client waits as
@@ -34,14 +35,21 @@ export async function waitForServer(server: Server, remains: Remains): Promise<b
     const unshown = remains.unshown.toString("base64");
     return { pid: process.pid, name, isTorn, unsaid, unshown, mayLack, server: meeting.server };
   };
-  for (let end = performance.now() + patience; performance.now() < end; await Bun.sleep(pause)) {
+  let pause = shortest;
+  // Only pauses count, not that they take longer while a thousand wait: then the server needs longer, too.
+  for (let waited = 0; waited < patience;) {
     native.broadcast(receiver, 1, remains.unshown, remains.unshown.length, sent);
     remains.unshown = remains.unshown.subarray(sent[0]);
+    const start = performance.now();
+    await Bun.sleep(pause);
+    waited += pause;
+    const late = performance.now() - start - pause;
     const isAnswered = await visit(meeting.path, client, describe).catch(() => undefined);
     if (isAnswered) return true;
+    pause = Math.min(longest, Math.max(shortest, perLateness * late));
     if (isAnswered === undefined) continue; // nobody listens
     show(missing); // that server may have had lines for the client
-    end = performance.now() + patience;
+    waited = 0;
   }
   await rm(meeting.path, { force: true }).catch(() => {}); // a dead server may have left it
   return false;
