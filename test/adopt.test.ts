@@ -1,6 +1,6 @@
 import { expect, setDefaultTimeout, test as anyTest } from "bun:test";
 import { chownSync, closeSync, existsSync, mkdirSync, mkdtempSync } from "node:fs";
-import { openSync, readdirSync, rmSync, symlinkSync } from "node:fs";
+import { openSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { once } from "node:events";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
@@ -265,12 +265,18 @@ testBeside("whoever ends while a server adopts, the next one has the others", as
 testBeside("if no server comes, clients are disconnected, and nothing is left", async () => {
   await using place = new Place("--spares", "1");
   await using elsewhere = new Place("--port", "0");
+  await using taken = new Place();
   const [waiting, other] = [await place.start(), await elsewhere.start()];
   using ann = await Client.connect(place, "ann");
   using bob = await Client.connect(other, "bob");
   using nameless = await Client.connect(place);
   const workers = [...children(waiting.pid), ...children(other.pid)];
-  await Promise.all([place.end("SIGKILL"), elsewhere.end("SIGKILL")]);
+  await taken.start();
+  using dan = await Client.connect(taken, "dan");
+  await Promise.all([place, elsewhere, taken].map((one) => one.end("SIGKILL")));
+  await dan.line(gone);
+  rmSync(taken.path);
+  writeFileSync(taken.path, "as a server that came too late for dan");
   await bob.ended(); // nobody can come back to a port that the system has chosen
   await nameless.ended();
   expect(ann.lines.ended).toBe(false);
@@ -278,6 +284,9 @@ testBeside("if no server comes, clients are disconnected, and nothing is left", 
   // The dying server may still have accepted an offer: then lines may be missing.
   expect(ann.lines.all.filter((line) => line !== missing).at(-1)).toBe(gone);
   await ended(workers);
+  await dan.ended();
+  expect(taken.files).toHaveLength(1);
+  rmSync(taken.path);
 });
 
 testBeside("rubbish is not adopted; a client that two workers offer is, once", async () => {

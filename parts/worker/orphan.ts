@@ -3,15 +3,14 @@
  *
  * @module
  */
-import { rm } from "node:fs/promises";
+import { rm, stat } from "node:fs/promises";
 import type { Offer } from "../shared/control.ts";
 import { native } from "../shared/native.ts";
 import type { Remains } from "./relay.ts";
 import type { Server } from "./requests.ts";
 
 const patience = 10_000; // for a server to come, ms
-// Between two attempts, ms. If timers are late, many wait: a thousand must leave time for the server to start.
-const [shortest, longest, perLateness] = [200, 2000, 10];
+const pause = 200; // between two attempts, ms
 
 /**
  * Lets a client wait for the next server, ten seconds at most. Once a server listens, the client waits as
@@ -35,23 +34,21 @@ export async function waitForServer(server: Server, remains: Remains): Promise<b
     const unshown = remains.unshown.toString("base64");
     return { pid: process.pid, name, isTorn, unsaid, unshown, mayLack, server: meeting.server };
   };
-  let pause = shortest;
-  // Only pauses count, not that they take longer while a thousand wait: then the server needs longer, too.
-  for (let waited = 0; waited < patience;) {
+  const made = async () => (await stat(meeting.path).catch(() => undefined))?.ctimeMs;
+  const old = await made(); // what a dead server may have left
+  // Pauses count, not the time that passes: where a thousand wait, a pause is longer, and the server late, too.
+  for (let waited = 0; waited < patience; waited += pause) {
     native.broadcast(receiver, 1, remains.unshown, remains.unshown.length, sent);
     remains.unshown = remains.unshown.subarray(sent[0]);
-    const start = performance.now();
     await Bun.sleep(pause);
-    waited += pause;
-    const late = performance.now() - start - pause;
     const isAnswered = await visit(meeting.path, client, describe).catch(() => undefined);
     if (isAnswered) return true;
-    pause = Math.min(longest, Math.max(shortest, perLateness * late));
     if (isAnswered === undefined) continue; // nobody listens
     show(missing); // that server may have had lines for the client
     waited = 0;
   }
-  await rm(meeting.path, { force: true }).catch(() => {}); // a dead server may have left it
+  // Another one may be the next server's, which has just come, and has the others to take.
+  if ((await made()) === old) await rm(meeting.path, { force: true }).catch(() => {});
   return false;
 }
 
