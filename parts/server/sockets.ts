@@ -53,8 +53,8 @@ export class SocketCopy {
   /** @param socket closed by this, unless it is the copy itself */
   constructor(socket: Socket) {
     this.address = socket.remoteAddress ?? "a client that is gone";
-    const { remotePort, localAddress } = socket;
-    this.peer = remotePort ? `${this.address} ${remotePort} ${localAddress}` : "";
+    const { remotePort, localAddress, localPort } = socket;
+    this.peer = remotePort ? `${this.address} ${remotePort} ${localAddress} ${localPort}` : "";
     limitSilence(socket.on("error", () => {}));
     const fd = duplicate(descriptorOf(socket));
     this.#copy = fd < 0 ? socket : fd;
