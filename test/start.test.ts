@@ -71,7 +71,8 @@ const hosts = ["127.0.0.1", "::1"].filter((host) =>
 test("a server on localhost serves clients on both addresses, and frees both when it ends", async () => {
   let port = 0;
   for (let round = 0; round < 2; round++) {
-    await using server = await startServer(["--host", "localhost", "--port", `${port}`]);
+    const env = { XDG_RUNTIME_DIR: folder };
+    await using server = await startServer(["--host", "localhost", "--port", `${port}`], { env });
     port = server.port;
     const addresses = hosts.map((host) => `${host === "::1" ? "[::1]" : host}:${port}`);
     expect(server.log.all[0]).toBe(`listening on ${addresses.join(" and ")} (pid ${server.pid})`);
