@@ -35,7 +35,7 @@ export async function waitForServer(server: Server, remains: Remains): Promise<b
     return { pid: process.pid, name, isTorn, unsaid, unshown, mayLack, server: meeting.server };
   };
   const made = async () => (await stat(meeting.path).catch(() => undefined))?.ctimeMs;
-  const old = await made(); // what a dead server may have left
+  let old = await made(); // what a dead server may have left
   // Pauses count, not the time that passes: where a thousand wait, a pause is longer, and the server late, too.
   for (let waited = 0; waited < patience; waited += pause) {
     native.broadcast(receiver, 1, remains.unshown, remains.unshown.length, sent);
@@ -46,6 +46,7 @@ export async function waitForServer(server: Server, remains: Remains): Promise<b
     if (isAnswered === undefined) continue; // nobody listens
     show(missing); // that server may have had lines for the client
     waited = 0;
+    old = await made(); // that server may have left one, too
   }
   // Another one may be the next server's, which has just come, and has the others to take.
   if ((await made()) === old) await rm(meeting.path, { force: true }).catch(() => {});
