@@ -3,7 +3,7 @@ import { afterEach, expect, test } from "bun:test";
 import { cpSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { allHave, Client, numbered, root, startServer, temporaryFolder } from "./helpers.ts";
-import { isPlain, sharedRoom } from "./scenes.ts";
+import { sharedRoom, testNatively } from "./scenes.ts";
 
 // A copy of the server, whose worker.ts a test can replace while it runs.
 const folder = temporaryFolder();
@@ -51,8 +51,6 @@ test("new code without a restart: a typo in worker.ts is logged, and disconnects
   await bob.line("ann: hello");
   expect(server.log.all.filter((line) => /could not start/.test(line)).length).toBe(1);
 });
-
-const testNatively = isPlain ? () => {} : test; // a stream reports only what waits for --rate
 
 testNatively(
   "a worker that dies between taking lines and saying them: its client is told",

@@ -4,7 +4,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { allHave, Client, commandLine, disconnect, ended } from "./helpers.ts";
 import { kill, long, memory, numbered, patience, type Server, startServer } from "./helpers.ts";
 import { state, until } from "./helpers.ts";
-import { after, flood, isPlain, openRoom, sharedRoom } from "./scenes.ts";
+import { after, flood, isPlain, openRoom, sharedRoom, testNatively } from "./scenes.ts";
 
 setDefaultTimeout(2 * patience);
 
@@ -13,9 +13,6 @@ const room = await sharedRoom(server);
 const { ann, bob } = room;
 
 const lost = "* lines of yours may be lost";
-
-/** A test of what plain streams cannot do: they have read, and hold, what would have to wait in the kernel. */
-const testNatively = isPlain ? () => {} : test;
 
 /** The workers that wait for clients: those that rest, and have served nobody. One that still starts does not rest. */
 async function sparesOf(server: Server, count = 1): Promise<number[]> {

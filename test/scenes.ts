@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { afterAll, afterEach } from "bun:test";
+import { afterAll, afterEach, test } from "bun:test";
 import { allHave, Client, descriptors, isAlive, long, numbered } from "./helpers.ts";
 import { type Server, state, until } from "./helpers.ts";
 
@@ -88,3 +88,6 @@ export async function sharedRoom(server: Server, spares = 1): Promise<Room> {
 }
 
 export const isPlain = process.env["PIPECHAT_PLAIN"] !== undefined; // without system calls, more may be lost
+
+/** A test of what plain streams cannot do: they have read, and hold, what would have to wait in the kernel. */
+export const testNatively = isPlain ? () => {} : test;
