@@ -16,7 +16,8 @@ struct pollfd {
 #define errno (*((int *(*)(void))ERRNO)())
 
 enum { POLLIN = 1, POLLOUT = 4, POLLERR = 8, POLLHUP = 16, POLLRDHUP = 0x2000 };
-enum { MSG_PEEK = 2, MSG_DONTWAIT = 0x40, MSG_NOSIGNAL = 0x4000, SOL_SOCKET = 1, SO_RCVLOWAT = 18, SO_SNDTIMEO = 21 };
+enum { MSG_PEEK = 2, MSG_DONTWAIT = 0x40, MSG_NOSIGNAL = 0x4000 };
+enum { SOL_SOCKET = 1, SO_RCVLOWAT = 18, SO_SNDTIMEO = 21 };
 enum { EINTR = 4, EAGAIN = 11, EPIPE = 32 };
 
 /* What relay() returns, if not a number of bytes; native.ts has the same. */
@@ -99,12 +100,12 @@ int relay(struct relay *r, char *down, signed char *up, int size, int ms)
 {
 	int jammed = 0; /* the server's socket is so full that lines stay in the client's */
 	r->taken = 0;
-	if (r->watermark == 0) { /* a dead worker may have left another one, its note, and got an error */
+	if (r->watermark == 0) { /* the first call: a dead worker may have left its watermark and its note */
 		struct pollfd client = {r->client, 0, 0};
 		watermark(r, 1);
 		r->holds = 1;
 		poll(&client, 1, 0);
-		r->broken = client.revents == POLLHUP;
+		r->broken = client.revents == POLLHUP; /* without POLLERR: that worker has got the error */
 	}
 	note(r, 0);
 	for (int turns = 0; turns < MAX_TURNS; turns++, ms = SOON) {
