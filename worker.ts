@@ -64,8 +64,9 @@ const frame = createFramer(terms.maxLine, isTorn);
 const telnet = new Telnet(isTorn);
 const limits = { maxLine: terms.maxLine, pace: new Pace(terms.rate), telnet };
 const hold = server.hold.bind(server);
+const name = () => server.name;
 const orphaned = (remains: Remains) => waitForServer(server, remains); // parts/worker/orphan.ts
-await relay.run(client ?? socket, { hear, end, hold, orphaned }, limits);
+await relay.run(client ?? socket, { name, hear, end, hold, orphaned }, limits);
 process.exit();
 
 // --- What the client says ------------------------------------------------------------------------

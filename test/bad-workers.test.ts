@@ -55,16 +55,25 @@ test("new code without a restart: a typo in worker.ts is logged, and disconnects
 testNatively(
   "a worker that dies between taking lines and saying them: its client is told",
   async () => {
-    const dies = 'if (lines.includes("die")) process.kill(process.pid, "SIGKILL");\n  let block = ';
-    setWorker(goodWorker.replace("let block = ", dies));
-    using eve = await Client.connect(server, "eve");
-    setWorker();
-    eve.send("hello\n");
-    await bob.line("eve: hello");
-    eve.send("a line\ndie\n");
-    await eve.line("* lines of yours may be lost");
-    eve.send("again\n");
-    await bob.line("eve: again");
+    const native = join(folder, "parts/shared/native.c");
+    const good = readFileSync(native, "utf8");
+    const dies = "*(volatile char *)(up[0] == '!' ? 0 : up) = up[0]; if (!say_plain(";
+    const alsoDies =
+      'if (lines.includes("é")) process.kill(process.pid, "SIGKILL");\n  let block = ';
+    setWorker(goodWorker.replace("let block = ", alsoDies));
+    writeFileSync(native, good.replace("if (!say_plain(", dies));
+    for (const deadly of ["!\nand others\n", "others and\né\n"]) {
+      using eve = await Client.connect(server, "eve");
+      eve.send("hello\n");
+      await bob.line("eve: hello");
+      eve.send(deadly);
+      await eve.line("* lines of yours may be lost");
+      eve.send("again\n");
+      await bob.line("eve: again");
+      await eve.end();
+    }
+    writeFileSync(native, good);
+    expect(takeStderr().join()).toMatch(/segmentation fault/i);
   },
 );
 

@@ -1,6 +1,7 @@
 /** What people who chat rely on: names, commands, and lines that arrive whole and in one order. */
 import { expect, test } from "bun:test";
-import { allHave, Client, long, numbered, sharedServer } from "./helpers.ts";
+import { allHave, Client, long, numbered, sharedServer, startServer } from "./helpers.ts";
+import { testNatively } from "./scenes.ts";
 
 const server = await sharedServer("--rate", "0", "--verbose", "--max-line", "3000");
 const join = (name?: string) => Client.connect(server, name);
@@ -143,3 +144,30 @@ test("who has no name hears nothing and is asked for one; an empty line, a comma
   expect(mute.lines.all.slice(1, -1)).toEqual([first, "* your name?", first, told]);
   expect(bob.messages).toEqual([]);
 });
+
+// As Latin-1, é is no UTF-8, and ÿ begins one of telnet's commands.
+const pieces = ["a", " ", "~", "\t", "\x7f", "\x1b[1m", "\0", "/", "//", "/who", "é", "ÿ\xf1"]
+  .concat("x".repeat(39), "x".repeat(41), "\r", "\r\n", "\n", "\n", "\n")
+  .map((text) => Buffer.from(text, "latin1"))
+  .concat(Buffer.from("é 猫"));
+testNatively(
+  "lines that C says by itself are what TypeScript says: the same on both ways",
+  async () => {
+    const pick = () => pieces[Math.floor(Math.random() * pieces.length)]!;
+    const chunks = Array.from({ length: 500 }, (_, n) =>
+      Buffer.concat([...Array.from({ length: n % 5 }, pick), Buffer.from("\n.\n")]),
+    );
+    const heard: string[][] = [];
+    for (const env of [{}, { PIPECHAT_PLAIN: "1" }]) {
+      await using server = await startServer(["--rate", "0", "--max-line", "40"], { env });
+      using bob = await Client.connect(server, "bob");
+      using eve = await Client.connect(server, "eve");
+      for (const [n, chunk] of chunks.entries()) {
+        eve.send(chunk);
+        await bob.lines.count("eve: .", n + 1); // so that each is read by itself
+      }
+      heard.push(bob.messages);
+    }
+    expect(heard[0]).toEqual(heard[1]!);
+  },
+);

@@ -1,6 +1,6 @@
 /*
- * The two loops that move every line. They hold no decision and no state but what they are given: native.ts
- * says what each function does. There are no headers on the user's machine, so the constants are Linux's own
+ * The two loops that move every line. They hold no state but what they are given, and decide nothing but whether
+ * a line is plain: native.ts says what each function does. There are no headers on the user's machine, so the constants are Linux's own
  * numbers, and Bun defines POLL, RECV and so on as the addresses of these functions (man 2).
  */
 struct pollfd {
@@ -23,7 +23,12 @@ enum { EINTR = 4, EAGAIN = 11, EPIPE = 32 };
 /* What relay() returns, if not a number of bytes; native.ts has the same. */
 enum { AGAIN = 0, TURN = -1, ENDED = -2, RESET = -3, TORN = -4, HUNG_UP = -5, GONE = -6 };
 
-enum { SOON = 100 /* ms */, MAX_TURNS = 1000 };
+enum { SOON = 100 /* ms */, MAX_TURNS = 1000, MAX_TURNS_SAID = 50 /* then TypeScript counts what was said */ };
+/*
+ * So many lines, with the longest of names, are less than what a socket pair has room for when it counts as
+ * writable (three quarters of 208 KiB): a worker never holds lines that it cannot say.
+ */
+enum { MAX_LINES = 500 };
 enum { IAC = -1 /* a signed 255: telnet's commands begin with it, and UTF-8 does not have it */ };
 
 /* Between two calls, TypeScript sees and sets this as an Int32Array. */
@@ -31,6 +36,9 @@ struct relay {
 	int server, client, control; /* descriptors; a negative one is not watched */
 	int lines;                   /* may be taken from the client now */
 	int taken;                   /* were taken by this call */
+	int name;                    /* bytes of what goes before a line, at up[size]; 0: nothing is said here */
+	int said;                    /* bytes that this call has said */
+	int block, sent;             /* bytes of the last block of them, at up[size], and how many the server took */
 	int partial;                 /* bytes of a line without its end that may stay in the client's socket */
 	int torn;                    /* the beginning of a line was taken, and its end not yet, which TypeScript knows */
 	int watermark;               /* bytes that the client's socket must hold before poll reports it */
@@ -62,30 +70,64 @@ static void note(struct relay *r, int holds)
 	r->holds = holds;
 }
 
+/* Sends a block to the server, and waits until it has taken all of it, or is dead; gives how much it took. */
+int say(int server, const char *block, int size)
+{
+	for (int sent = 0; sent < size;) {
+		struct pollfd room = {server, POLLOUT, 0};
+		int taken = send(server, block + sent, size - sent, MSG_DONTWAIT | MSG_NOSIGNAL);
+		if (taken > 0)
+			sent += taken;
+		else if (poll(&room, 1, -1) > 0 && room.revents & (POLLERR | POLLHUP))
+			return sent;
+	}
+	return size;
+}
+
+/* Says plain lines, each behind the name, with which the block begins already; gives whether all were taken. */
+static int say_plain(struct relay *r, const signed char *lines, int size, signed char *block)
+{
+	r->block = 0;
+	for (int at = 0; at < size; at++) {
+		if (at == 0 || lines[at - 1] == '\n')
+			for (int i = 0; i < r->name; i++)
+				block[r->block++] = block[i];
+		block[r->block++] = lines[at];
+	}
+	r->sent = say(r->server, (char *)block, r->block);
+	r->said += r->sent;
+	return r->sent == r->block;
+}
+
 /*
  * Takes whole lines out of the client's socket. The beginning of a line stays there, so that it does not die
  * with this process. It is taken if it is too long for a line, or if the client can send no more: because it
  * has ended, or because its window is closed (a few bytes can keep the memory of a large segment), which shows
  * when the kernel reports the socket again and there is no more in it. And it is taken if it has a command of
  * telnet, because that may come without a line. Of CR LF or CR NUL, the second byte may still be on its way.
+ *
+ * Lines are plain if all that was taken is printable ASCII, and none is empty, too long or a command: then
+ * TypeScript would only put the name before them, and they are said here.
  */
 static int take(struct relay *r, signed char *up, int size, int ended)
 {
 	int held = recv(r->client, up, size, MSG_PEEK | MSG_DONTWAIT);
-	int end = 0, command = 0;
+	int end = 0, lines = 0, command = 0, plain = r->name > 0 && !r->torn;
 	r->special = 0;
 	if (held == 0)
 		return r->broken ? RESET : ENDED;
 	if (held < 0)
 		return ended ? RESET : AGAIN;
-	for (int at = 0; at < held && r->taken < r->lines; at++) {
-		if ((unsigned char)(up[at] - IAC) > '\r' - IAC)
-			continue; /* not from IAC (-1) to CR: one comparison is enough for most bytes */
-		r->special |= up[at] != '\n';
-		if (up[at] == '\n' || (up[at] == '\r' && (at + 1 == held || up[at + 1] != '\n')))
-			r->taken++, end = at + 1;
-		else if (up[at] == IAC)
-			command = 1;
+	for (int at = 0; at < held && lines < MAX_LINES && r->taken + lines < r->lines; at++) {
+		if ((unsigned char)(up[at] - ' ') < 0x7f - ' ')
+			continue;
+		if (up[at] == '\n' || (up[at] == '\r' && (at + 1 == held || up[at + 1] != '\n'))) {
+			plain &= up[at] == '\n' && at > end && up[end] != '/' && at - end < r->partial;
+			lines++, end = at + 1;
+		} else
+			plain = 0;
+		command |= up[at] == IAC;
+		r->special |= up[at] == IAC || up[at] == '\r';
 	}
 	if (end == 0 && !command && !ended && held >= r->watermark && held <= r->partial)
 		return watermark(r, held + 1), AGAIN;
@@ -93,13 +135,19 @@ static int take(struct relay *r, signed char *up, int size, int ended)
 	if (end == 0 && !r->torn)
 		return r->torn = 1, TORN; /* TypeScript reports it, and calls again */
 	note(r, end > 0);
-	return recv(r->client, up, end > 0 ? end : held, MSG_DONTWAIT);
+	held = recv(r->client, up, end > 0 ? end : held, MSG_DONTWAIT);
+	r->taken += lines;
+	if (end == 0 || !plain)
+		return held;
+	if (!say_plain(r, up, held, up + size))
+		return GONE;
+	return note(r, 0), AGAIN;
 }
 
 int relay(struct relay *r, char *down, signed char *up, int size, int ms)
 {
 	int jammed = 0; /* the server's socket is so full that lines stay in the client's */
-	r->taken = 0;
+	r->taken = r->said = r->block = r->sent = 0;
 	if (r->watermark == 0) { /* the first call: a dead worker may have left its watermark and its note */
 		struct pollfd client = {r->client, 0, 0};
 		watermark(r, 1);
@@ -108,8 +156,8 @@ int relay(struct relay *r, char *down, signed char *up, int size, int ms)
 		r->broken = client.revents == POLLHUP; /* without POLLERR: that worker has got the error */
 	}
 	note(r, 0);
-	for (int turns = 0; turns < MAX_TURNS; turns++, ms = SOON) {
-		int full = r->from < r->to, listens = r->lines > 0 && !jammed, got;
+	for (int turns = 0; turns < (r->said ? MAX_TURNS_SAID : MAX_TURNS); turns++, ms = SOON) {
+		int full = r->from < r->to, listens = r->lines > r->taken && !jammed, got;
 		struct pollfd on[3] = {
 			{r->server, (full ? 0 : POLLIN) | (jammed ? POLLOUT : 0), 0},
 			{r->client, (listens ? POLLIN | POLLRDHUP : 0) | (full ? POLLOUT : 0), 0},
@@ -148,23 +196,10 @@ int relay(struct relay *r, char *down, signed char *up, int size, int ms)
 			if (!jammed && (got = take(r, up, size, on[1].revents & (POLLRDHUP | POLLHUP | POLLERR))) != AGAIN)
 				return got;
 		}
-		if (r->lines == 0 || ms < SOON)
+		if (r->lines <= r->taken || ms < SOON)
 			return TURN; /* TypeScript waits for its time to come: what comes down must not put that off */
 	}
 	return TURN;
-}
-
-int say(int server, const char *block, int size)
-{
-	for (int sent = 0; sent < size;) {
-		struct pollfd room = {server, POLLOUT, 0};
-		int taken = send(server, block + sent, size - sent, MSG_DONTWAIT | MSG_NOSIGNAL);
-		if (taken > 0)
-			sent += taken;
-		else if (poll(&room, 1, -1) > 0 && room.revents & (POLLERR | POLLHUP))
-			return sent;
-	}
-	return size;
 }
 
 void broadcast(const int *receivers, int count, const char *block, int size, int *taken)

@@ -4,7 +4,8 @@
  *
  * Why C? Between two lines a worker sleeps, and the memory of a JavaScript engine that wakes up is cold: to
  * read and write one line cost it more than the three system calls for it (`poll`, `recv`, `send`). The
- * loops that move every line are therefore C, and everything else, all that is decided, is TypeScript.
+ * loops that move every line are therefore C, and a plain line goes through them without TypeScript: which lines
+ * are plain, `take()` decides. Everything else is TypeScript.
  *
  * Only Linux: elsewhere the numbers in native.c are others, and plain streams do.
  *
@@ -35,23 +36,28 @@ export const Field = {
   control: 2,
   lines: 3,
   taken: 4,
-  partial: 5,
-  torn: 6,
-  watermark: 7,
-  from: 8,
-  to: 9,
-  left: 10,
-  special: 11,
-  holds: 12,
-  broken: 13,
+  name: 5,
+  said: 6,
+  block: 7,
+  sent: 8,
+  partial: 9,
+  torn: 10,
+  watermark: 11,
+  from: 12,
+  to: 13,
+  left: 14,
+  special: 15,
+  holds: 16,
+  broken: 17,
 } as const;
 
 const symbols = {
   /**
    * Moves blocks from the server to the client, and waits in between, until the client has said something.
    * Gives how many bytes it has put into `up`, or an Event: whole lines (LF, CR LF or CR ends one), or what was
-   * taken without its end.
-   * Arguments: the state, two buffers (down, up), the size of each, the longest time to wait (ms).
+   * taken without its end. Plain lines it says itself: printable ASCII behind the client's name.
+   * Arguments: the state, two buffers (down, and up, which is three times as large), the size of the first, the
+   * longest time to wait (ms).
    */
   relay: { args: ["ptr", "ptr", "ptr", "int", "int"], returns: "int" },
   /**

@@ -1,7 +1,7 @@
 /**
  * The C way between a worker's client and the server: the process blocks in `relay()` of native.c, which
- * moves what comes down by itself and returns with what the client has said. The event loop runs in between,
- * when something wants it: a control message, a signal, a timer.
+ * moves what comes down by itself, says plain lines, and returns with all else that the client has said. The event
+ * loop runs in between, when something wants it: a control message, a signal, a timer.
  *
  * Where bytes wait: what the client says waits in its socket, from which whole lines are taken, no more than
  * can be said at once; what the others say waits in stdin, and one block of it here, while the client's
@@ -17,9 +17,6 @@ import { type Ears, throttleTimeout, type Limits, type Relay, type Remains } fro
 
 const [stdin, ipc] = [0, 3]; // stdin is a socket, and stdout the same one; Bun's IPC descriptor in a child is 3
 const bufferSize = 65_536; // bytes that are moved at once
-// So many lines, with the longest of names, are less than what a socket pair has room for when it counts as
-// writable (three quarters of 208 KiB): a worker never holds lines that it cannot say.
-const maxLines = 500;
 // poll(2) does not see a signal that came just before it; the event loop does. So a wait ends soon after a
 // line, once, and then hardly ever.
 const [soon, hardlyEver] = [100, 30_000]; // ms
@@ -34,7 +31,9 @@ export class NativeRelay implements Relay {
   readonly #c: Native;
   readonly #state = new Int32Array(Object.keys(Field).length);
   #down: Buffer = Buffer.allocUnsafeSlow(bufferSize);
-  readonly #up = Buffer.allocUnsafeSlow(bufferSize);
+  // What was taken, and behind it the block that C makes of plain lines, which begins with the client's name.
+  readonly #up = Buffer.allocUnsafeSlow(3 * bufferSize);
+  #name = ""; // that C knows
   #isListening = true;
   #isHurried = false;
   #detaching: PromiseWithResolvers<void> | undefined; // resolved when nothing waits to be said
@@ -68,7 +67,7 @@ export class NativeRelay implements Relay {
     while (busy || !this.#detaching) {
       if (!process.connected) state[Field.control] = -1;
       const mayListen = this.#isListening && !busy;
-      const lines = mayListen ? Math.min(pace.lines, maxLines) : 0;
+      const lines = mayListen ? Math.min(pace.lines, 2 ** 30) : 0;
       const isDue = busy || this.#isHurried || !process.connected;
       const wait = isDue ? slice : mayListen && lines === 0 ? Math.ceil(pace.wait) : rest;
       if (mayListen && lines === 0 && state[Field.left] && (throttled += wait) > throttleTimeout) {
@@ -76,8 +75,10 @@ export class NativeRelay implements Relay {
         continue;
       }
       state[Field.partial] = telnet.isMidCommand ? 0 : partial;
+      this.#setName(ears.name());
       const got = this.#relay(lines, wait);
       rest = got === Event.turn ? hardlyEver : soon;
+      if (got <= 0) pace.spend(state[Field.taken]!);
       if (got === Event.hungUp) return await this.#hangUp();
       if (got === Event.gone) break;
       if (got === Event.torn) ears.hold("torn", true);
@@ -142,17 +143,34 @@ export class NativeRelay implements Relay {
 
   say(lines: string): undefined {
     const bytes = Buffer.from(lines);
-    this.said += bytes.length;
+    this.#count(bytes.length, bytes, this.#c.say(stdin, bytes, bytes.length));
+  }
+
+  /** Counts bytes that were said; of the last block, the server has taken the first `sent`. */
+  #count(said: number, block: Buffer, sent: number): void {
+    this.said += said;
     this.#saidAt = performance.now();
-    const sent = this.#c.say(stdin, bytes, bytes.length);
     // A server that dies in the middle of a line does not relay that line.
-    if (sent < bytes.length)
-      this.#unsaid.push(bytes.subarray(bytes.lastIndexOf(newline, sent - 1) + 1));
+    if (sent < block.length)
+      this.#unsaid.push(block.subarray(block.lastIndexOf(newline, sent - 1) + 1));
   }
 
   #relay(lines: number, wait: number): number {
-    this.#state[Field.lines] = lines;
-    return this.#c.relay(this.#state, this.#down, this.#up, bufferSize, wait);
+    const state = this.#state;
+    state[Field.lines] = lines;
+    const got = this.#c.relay(state, this.#down, this.#up, bufferSize, wait);
+    if (state[Field.block]! > 0) {
+      const block = this.#up.subarray(bufferSize, bufferSize + state[Field.block]!);
+      this.#count(state[Field.said]!, block, state[Field.sent]!);
+    }
+    return got;
+  }
+
+  /** Tells C what goes before a plain line; without a name, it says none. */
+  #setName(name: string): void {
+    if (name === this.#name) return;
+    this.#name = name;
+    this.#state[Field.name] = name ? this.#up.write(`${name}: `, bufferSize) : 0;
   }
 
   /**
@@ -168,7 +186,7 @@ export class NativeRelay implements Relay {
   /** The server has ended its lines: the client gets the rest of them, and the end behind it. */
   async #hangUp(): Promise<void> {
     const state = this.#state;
-    [state[Field.server], state[Field.control]] = [-1, -1];
+    [state[Field.server], state[Field.control], state[Field.name]] = [-1, -1, 0];
     while (state[Field.from]! < state[Field.to]!) {
       this.#relay(0, slice);
       await turn();
@@ -177,7 +195,7 @@ export class NativeRelay implements Relay {
     // What the client still says is dropped. Unread, it would make the end a reset.
     const deadline = performance.now() + closeTimeout;
     for (let got = 0; performance.now() < deadline;)
-      if ((got = this.#relay(maxLines, slice)) === Event.ended || got === Event.reset) return;
+      if ((got = this.#relay(bufferSize, slice)) === Event.ended || got === Event.reset) return;
   }
 }
 

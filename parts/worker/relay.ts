@@ -34,6 +34,8 @@ export const throttleTimeout = 10_000 / haste;
 
 /** What happens at the client's end. */
 export interface Ears {
+  /** What goes before the client's lines; empty before it has joined. */
+  name(): string;
   /**
    * The client has said something: a chunk of text, which is valid until this returns. No more is read while
    * the promise is pending.
