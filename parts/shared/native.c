@@ -1,7 +1,8 @@
 /*
  * The two loops that move every line. They hold no state but what they are given, and decide nothing but whether
- * a line is plain: native.ts says what each function does. There are no headers on the user's machine, so the constants are Linux's own
- * numbers, and Bun defines POLL, RECV and so on as the addresses of these functions (man 2).
+ * a line is plain: native.ts says what each function does. There are no headers on the user's machine, so the
+ * constants are Linux's own numbers, and Bun defines POLL, RECV and so on as the addresses of these functions
+ * (man 2).
  */
 struct pollfd {
 	int fd;
@@ -84,7 +85,7 @@ int say(int server, const char *block, int size)
 	return size;
 }
 
-/* Says plain lines, each behind the name, with which the block begins already; gives whether all were taken. */
+/* Says plain lines behind the name, with which the block begins already; gives whether all of them were taken. */
 static int say_plain(struct relay *r, const signed char *lines, int size, signed char *block)
 {
 	r->block = 0;

@@ -1,7 +1,7 @@
 /**
  * The C way between a worker's client and the server: the process blocks in `relay()` of native.c, which
- * moves what comes down by itself, says plain lines, and returns with all else that the client has said. The event
- * loop runs in between, when something wants it: a control message, a signal, a timer.
+ * moves what comes down by itself, says plain lines, and returns with all else that the client has said. The
+ * event loop runs in between, when something wants it: a control message, a signal, a timer.
  *
  * Where bytes wait: what the client says waits in its socket, from which whole lines are taken, no more than
  * can be said at once; what the others say waits in stdin, and one block of it here, while the client's
