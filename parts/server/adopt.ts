@@ -3,7 +3,7 @@
  * on the same address, through a Unix socket in a folder that only this user can enter:
  *
  *     worker ──socket, then an Offer as a line of JSON──▶ new server
- *     worker ◀──"taken", when a worker of the new server serves the client── new server
+ *     worker ◀──"heard"; and "taken", when a worker of the new server serves the client── new server
  *
  * Nobody is heard, and nobody joins, before all who wait are back: so nobody misses a line, and nobody finds
  * its name taken.
@@ -149,6 +149,7 @@ export class Adoption {
     if (bytesWritten(data.client) === undefined) return refuse(visitor, "it is no TCP socket");
     const client = new SocketCopy(socketOf(data.client));
     data.client = -1;
+    visitor.write("heard\n");
     void this.#adopt(visitor, client, offer);
   }
 

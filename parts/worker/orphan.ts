@@ -43,7 +43,7 @@ export async function waitForServer(server: Server, remains: Remains): Promise<b
     await Bun.sleep(pause);
     const isAnswered = await visit(meeting.path, client, describe).catch(() => undefined);
     if (isAnswered) return true;
-    if (isAnswered === undefined) continue; // nobody listens
+    if (isAnswered === undefined) continue; // nobody listens, or just the socket of a server that dies
     show(missing); // that server may have had lines for the client
     waited = 0;
     old = await made(); // that server may have left one, too
@@ -54,12 +54,17 @@ export async function waitForServer(server: Server, remains: Remains): Promise<b
 }
 
 /**
- * Offers a client to the server that listens at a path; gives whether that has answered, and not died.
- * Rejects if none listens.
+ * Offers a client to the server that listens at a path; gives whether that has answered, or died after it had
+ * heard the offer; undefined if none has heard it.
  */
-async function visit(path: string, client: number, describe: () => Offer): Promise<boolean> {
-  const { promise, resolve } = Promise.withResolvers<boolean>();
+async function visit(
+  path: string,
+  client: number,
+  describe: () => Offer,
+): Promise<boolean | undefined> {
+  const { promise, resolve } = Promise.withResolvers<boolean | undefined>();
   let rest: Buffer;
+  let isAnswered: false | undefined;
   const write = (socket: Bun.Socket) =>
     void (rest = rest.subarray(Math.max(0, socket.write(rest))));
   const open = (socket: Bun.Socket & { fd?: number }) => {
@@ -67,7 +72,11 @@ async function visit(path: string, client: number, describe: () => Offer): Promi
     rest = Buffer.from(`${JSON.stringify(describe())}\n`);
     write(socket);
   };
-  const [data, close] = [() => resolve(true), () => resolve(false)];
+  const data = (_: Bun.Socket, chunk: Buffer) => {
+    if (`${chunk}` === "heard\n") isAnswered = false;
+    else resolve(true);
+  };
+  const close = () => resolve(isAnswered);
   await Bun.connect({ unix: path, socket: { open, drain: write, data, close, error: close } });
   return promise;
 }
