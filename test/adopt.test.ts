@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { native } from "../parts/shared/native.ts";
 import { descriptorOf } from "../parts/shared/socket.ts";
+import { unsaidLines } from "../parts/worker/native-relay.ts";
 import { children, Client, descriptors, ended, freePort, long } from "./helpers.ts";
 import { missingBefore, numbered } from "./helpers.ts";
 import { patience, root, type Server, spoken, startServer, until } from "./helpers.ts";
@@ -149,6 +150,11 @@ test("in a talk, SIGUSR2 loses nothing, and SIGKILL only what the server held, a
     expect(missed).toEqual({ lost: 0, told: 0 });
   for (const { lost, told } of await talk(place, speakers, "SIGKILL", "SIGKILL"))
     if (lost > 0) expect(told).toBeGreaterThan(0);
+});
+
+test("of what a dead server has taken in part, whole lines are said again", () => {
+  const unsaid = (sent: number) => `${unsaidLines(Buffer.from("a\nbc\n"), sent)}`;
+  expect([0, 1, 2, 3, 4].map(unsaid)).toEqual(["a\nbc\n", "a\nbc\n", "bc\n", "bc\n", "bc\n"]);
 });
 
 testBeside("a server that was killed and comes back has everybody, before newcomers", async () => {

@@ -150,9 +150,7 @@ export class NativeRelay implements Relay {
   #count(said: number, block: Buffer, sent: number): void {
     this.said += said;
     this.#saidAt = performance.now();
-    // A server that dies in the middle of a line does not relay that line.
-    if (sent < block.length)
-      this.#unsaid.push(block.subarray(block.lastIndexOf(newline, sent - 1) + 1));
+    if (sent < block.length) this.#unsaid.push(unsaidLines(block, sent));
   }
 
   #relay(lines: number, wait: number): number {
@@ -197,6 +195,11 @@ export class NativeRelay implements Relay {
     for (let got = 0; performance.now() < deadline;)
       if ((got = this.#relay(bufferSize, slice)) === Event.ended || got === Event.reset) return;
   }
+}
+
+/** The lines of a block that a server has not relayed that died when it had taken the first `sent` bytes. */
+export function unsaidLines(block: Buffer, sent: number): Buffer {
+  return block.subarray(block.subarray(0, sent).lastIndexOf(newline) + 1); // the last one may be begun
 }
 
 function readBlock(): Buffer {
