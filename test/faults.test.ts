@@ -303,6 +303,39 @@ test("the rest before an end in order is a line, before a reset not, though othe
   expect(rests.filter((line) => !line.startsWith("fay: "))).toEqual([]);
 });
 
+testNatively(
+  "while the server is stopped, a worker takes no more than it can say, and obeys SIGTERM",
+  async () => {
+    using eve = await Client.connect(server, "eve");
+    const pid = await server.worker("eve");
+    const port = server.port.toString(16).toUpperCase().padStart(4, "0");
+    const queues = new RegExp(`: \\w+:${port} [\\w:]+ 01 \\w+:(\\w+) `, "g"); // of bytes that nobody has read
+    const unread = () =>
+      [...readFileSync("/proc/net/tcp", "utf8").matchAll(queues)].reduce(
+        (sum, [, queue]) => sum + parseInt(queue!, 16),
+        0,
+      );
+    process.kill(server.pid, "SIGSTOP");
+    eve.send(`${"a".repeat(1300)}\n`.repeat(30)); // less than a quarter of what the channel takes
+    await eve.flushed();
+    await until(() => unread() === 0, "the worker to say that", unread);
+    const line = Buffer.alloc(1366, 0x80).fill("\n", 1365); // of no UTF-8, which becomes three times as long
+    eve.send(Buffer.concat(Array<Buffer>(47).fill(line)));
+    await eve.flushed();
+    await until(() => unread() < 47 * 1366, "the worker to take some of it", unread);
+    process.kill(pid, "SIGTERM");
+    await until(
+      () => state(pid) === "Z",
+      "the worker to end",
+      () => state(pid),
+    );
+    process.kill(server.pid, "SIGCONT");
+    await eve.end();
+    await bob.line("* eve left");
+    await room.forget();
+  },
+);
+
 const testOnLinux = test.skipIf(!existsSync("/proc/net/tcp"));
 testOnLinux("a client that vanished is looked for: keep-alive is on", async () => {
   const port = server.port.toString(16).toUpperCase().padStart(4, "0");

@@ -127,6 +127,8 @@ static int take(struct relay *r, signed char *up, int size, int ended)
 			lines++, end = at + 1;
 		} else
 			plain = 0;
+		if (up[at] < 0 && end > size / 3)
+			break; /* what is no UTF-8 becomes three times as long */
 		command |= up[at] == IAC;
 		r->special |= up[at] == IAC || up[at] == '\r';
 	}
@@ -138,11 +140,11 @@ static int take(struct relay *r, signed char *up, int size, int ended)
 	note(r, end > 0);
 	held = recv(r->client, up, end > 0 ? end : held, MSG_DONTWAIT);
 	r->taken += lines;
-	if (end == 0 || !plain)
+	if (held != end || !plain)
 		return held;
-	if (!say_plain(r, up, held, up + size))
-		return GONE;
-	return note(r, 0), AGAIN;
+	int whole = say_plain(r, up, held, up + size);
+	note(r, 0);
+	return whole ? AGAIN : GONE;
 }
 
 int relay(struct relay *r, char *down, signed char *up, int size, int ms)

@@ -41,12 +41,13 @@ export async function waitForServer(server: Server, remains: Remains): Promise<b
     native.broadcast(receiver, 1, remains.unshown, remains.unshown.length, sent);
     remains.unshown = remains.unshown.subarray(sent[0]);
     await Bun.sleep(pause);
-    const isAnswered = await visit(meeting.path, client, describe).catch(() => undefined);
+    const isAnswered = await visit(meeting.path, client, describe).catch(() => null);
     if (isAnswered) return true;
-    if (isAnswered === undefined) continue; // nobody listens, or just the socket of a server that dies
-    show(missing); // that server may have had lines for the client
-    waited = 0;
+    if (isAnswered === null) continue; // nobody listens
     old = await made(); // that server may have left one, too
+    if (isAnswered === undefined) continue; // it died before it had heard us
+    show(missing); // it may have had lines for the client
+    waited = 0;
   }
   // Another one may be the next server's, which has just come, and has the others to take.
   if ((await made()) === old) await rm(meeting.path, { force: true }).catch(() => {});
@@ -55,7 +56,7 @@ export async function waitForServer(server: Server, remains: Remains): Promise<b
 
 /**
  * Offers a client to the server that listens at a path; gives whether that has answered, or died after it had
- * heard the offer; undefined if none has heard it.
+ * heard the offer; undefined if it died before. Rejects if none listens.
  */
 async function visit(
   path: string,
