@@ -71,7 +71,6 @@ static void note(struct relay *r, int holds)
 	r->holds = holds;
 }
 
-/* Sends a block to the server, and waits until it has taken all of it, or is dead; gives how much it took. */
 int say(int server, const char *block, int size)
 {
 	for (int sent = 0; sent < size;) {

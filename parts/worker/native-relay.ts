@@ -197,7 +197,7 @@ export class NativeRelay implements Relay {
   }
 }
 
-/** The lines of a block that a server has not relayed that died when it had taken the first `sent` bytes. */
+/** Which lines of a block are still to be said, if the server died when it had taken the first `sent` bytes. */
 export function unsaidLines(block: Buffer, sent: number): Buffer {
   return block.subarray(block.subarray(0, sent).lastIndexOf(newline) + 1); // the last one may be begun
 }
