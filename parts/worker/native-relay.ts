@@ -13,10 +13,10 @@ import { readSync } from "node:fs";
 import type { Socket } from "node:net";
 import { Event, Field, type Native } from "../shared/native.ts";
 import { descriptorOf } from "../shared/socket.ts";
-import { type Ears, throttleTimeout, type Limits, type Relay, type Remains } from "./relay.ts";
+import { bufferSize, type Ears, throttleTimeout } from "./relay.ts";
+import type { Limits, Relay, Remains } from "./relay.ts";
 
 const [stdin, ipc] = [0, 3]; // stdin is a socket, and stdout the same one; Bun's IPC descriptor in a child is 3
-const bufferSize = 65_536; // bytes that are moved at once
 // poll(2) does not see a signal that came just before it; the event loop does. So a wait ends soon after a
 // line, once, and then hardly ever.
 const [soon, hardlyEver] = [100, 30_000]; // ms
@@ -30,9 +30,8 @@ export class NativeRelay implements Relay {
   said = 0;
   readonly #c: Native;
   readonly #state = new Int32Array(Object.keys(Field).length);
-  #down: Buffer = Buffer.allocUnsafeSlow(bufferSize);
-  // What was taken, and behind it the block that C makes of plain lines, which begins with the client's name.
-  readonly #up = Buffer.allocUnsafeSlow(3 * bufferSize);
+  #down: Buffer;
+  readonly #up: Buffer; // what was taken, and behind it the block that C makes of plain lines, with the name first
   #name = ""; // that C knows
   #isListening = true;
   #isHurried = false;
@@ -40,8 +39,11 @@ export class NativeRelay implements Relay {
   #unsaid: Buffer[] = []; // lines that the server has not taken: it is dead
   #saidAt = -Infinity; // when something was said last, ms
 
-  constructor(c: Native) {
+  /** @param memory four times `bufferSize` */
+  constructor(c: Native, memory: Buffer) {
     this.#c = c;
+    this.#down = memory.subarray(0, bufferSize);
+    this.#up = memory.subarray(bufferSize);
   }
 
   async run(client: Socket, ears: Ears, { maxLine, pace, telnet }: Limits): Promise<void> {
