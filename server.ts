@@ -163,8 +163,7 @@ async function handOver(connection: Connection, isTorn?: boolean): Promise<Worke
 /** 4. Writes whole lines to every client but their speaker. Pending while a flood has to wait. */
 function relay(block: Uint8Array, speaker?: Connection): Promise<void> | undefined {
   const others = [...room.members].filter((member) => member !== speaker);
-  const written = broadcast(block, others); // one call of C for all who wait for nothing
-  others.forEach((other, index) => other.push(block, written[index])); // the rest may wait: outlet.ts
+  broadcast(block, others); // one call of C for all who wait for nothing; the rest may wait: outlet.ts
   if (speaker) room.link?.append(block); // for other servers of the room
   if (options.verbose) `${Buffer.from(block)}`.trimEnd().split("\n").forEach(log);
   return block.length < flood ? undefined : room.catchUp();

@@ -14,7 +14,9 @@ class Person implements Member {
 
   constructor(public pid = 0) {}
 
-  push(): void {}
+  push(line: Uint8Array): void {
+    this.heard.push(`${Buffer.from(line)}`.trimEnd());
+  }
 
   tell(text: string): void {
     this.heard.push(`* ${text}`);
@@ -54,7 +56,7 @@ async function roomOfThree(changes: Partial<Link> = {}) {
 
 const alone = () => new Room<Person>(() => undefined);
 
-test("a newcomer reads who is here: ten at most, and how many more, on other servers, too", async () => {
+test("a newcomer reads who is here, ten at most, and is announced; on other servers, too", async () => {
   const room = alone();
   const people = Array.from({ length: 13 }, () => new Person());
   for (const one of people) await room.name(one, "x");
@@ -62,6 +64,10 @@ test("a newcomer reads who is here: ten at most, and how many more, on other ser
   const welcomeOf = (person: Person) => person.heard.find((line) => line.startsWith("* welcome"));
   expect(welcomeOf(people[10]!)).toInclude(` (11 online: ${ten}), /help`);
   expect(welcomeOf(people[12]!)).toInclude(` (13 online: ${ten}, and 2 more), /help`);
+  expect(people[0]!.heard.slice(-2)).toEqual([
+    "* x12 joined (12 online)",
+    "* x13 joined (13 online)",
+  ]);
   const linked = await roomOfThree({ claim: async () => 9 });
   const [zoe, al] = [new Person(), new Person()];
   await linked.room.name(zoe, "zoe");

@@ -8,19 +8,23 @@ import { native } from "../shared/native.ts";
 let descriptors = new Int32Array(64);
 let written = new Int32Array(64);
 
+/** Somebody who gets blocks. */
+export interface Receiver {
+  /** The socket to which a block can be written at once; -1 if it has to wait. */
+  readonly descriptor: number;
+  /** Sends it whole lines, of which the first bytes may be written already. */
+  push(block: Uint8Array, written?: number): void;
+}
+
 /**
  * Writes a block to everyone who has a descriptor, by one call of C: a system call for each, and nothing
- * else. Gives how many bytes each has taken; 0 where that cannot be had. The array is valid until the next
- * call.
+ * else. What they have not taken, they send by themselves.
  */
-export function broadcast(
-  block: Uint8Array,
-  receivers: readonly { readonly descriptor: number }[],
-): Int32Array {
+export function broadcast(block: Uint8Array, receivers: readonly Receiver[]): void {
   const count = receivers.length;
   if (count > descriptors.length)
     [descriptors, written] = [new Int32Array(2 * count), new Int32Array(2 * count)];
   for (let at = 0; at < count; at++) descriptors[at] = receivers[at]!.descriptor;
   if (count > 0) native?.broadcast(descriptors, count, block, block.length, written);
-  return written;
+  receivers.forEach((receiver, at) => receiver.push(block, written[at]));
 }

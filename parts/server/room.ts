@@ -4,11 +4,12 @@
  * @module
  */
 import { fail } from "../shared/command-line.ts";
+import { broadcast, type Receiver } from "./broadcast.ts";
 import { log } from "./log.ts";
 import { maxName, nameKey } from "../shared/text.ts";
 
 /** A client's connection, as the room needs it. */
-export interface Member {
+export interface Member extends Receiver {
   /** The client's IP address. */
   readonly address: string;
   /** What it is called; empty before it has joined, and after it has left. Only the room sets it. */
@@ -18,14 +19,10 @@ export interface Member {
   readonly pid: number;
   /** What that process has relayed, in bytes: from the client, and to it. */
   readonly relayed: { up: number; down: number };
-  /** The socket to which a block can be written at once; -1 if it has to wait. */
-  readonly descriptor: number;
   /** Whether the client may still say something. */
   readonly isOpen: boolean;
   /** Whether more than half of what may wait for it does. */
   readonly isBehind: boolean;
-  /** Sends it whole lines, of which the first bytes may be written already. */
-  push(block: Uint8Array, written?: number): void;
   /** Tells its client something, in order with what the others say. */
   tell(text: string): void;
 }
@@ -122,17 +119,24 @@ export class Room<M extends Member> {
     for (let ms = 0; ms < maxWait && isBehind(); ms++) await Bun.sleep(1);
   }
 
-  /** Tells everyone on this server something. */
+  /** Tells everyone on this server something about the link. */
   #inform(text: string): void {
-    for (const member of this.#members) member.tell(text);
+    this.#tell(text);
     log(text);
   }
 
   /** Tells everyone, on other servers too, what a member has done. */
   #announce(member: M, text: string): void {
-    for (const other of this.#members) other.tell(text);
-    this.link?.append(Buffer.from(`* ${text}\n`));
+    const line = this.#tell(text);
+    this.link?.append(line);
     log(`worker ${member.pid} (${member.address}): ${text}`);
+  }
+
+  /** Tells everyone on this server something; gives the line. */
+  #tell(text: string): Uint8Array {
+    const line = Buffer.from(`* ${text}\n`);
+    broadcast(line, [...this.#members]);
+    return line;
   }
 
   /**
