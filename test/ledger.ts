@@ -51,7 +51,7 @@ export class Person {
   ) {
     known.set(name, this);
     house.people.add(this);
-    // A line may be cut in a character; but not the witness's, who comes first.
+    // A killed worker may cut a line in a character. Nobody kills that of the witness, who comes first.
     if (isPlain && house.witness) client.lines.decoder = new TextDecoder();
   }
 

@@ -18,7 +18,7 @@ export interface Receiver {
 
 /**
  * Writes a block to everyone who has a descriptor, by one call of C: a system call for each, and nothing
- * else. What they have not taken, they send by themselves.
+ * else. Whoever has not taken all of it sends the rest by itself.
  */
 export function broadcast(block: Uint8Array, receivers: readonly Receiver[]): void {
   const count = receivers.length;

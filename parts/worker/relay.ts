@@ -86,7 +86,7 @@ export interface Relay {
 
 /** Opens stdin and stdout: the C way if it can be had, unless the server asks for the plain one. */
 export async function openRelay(isPlain: boolean): Promise<Relay> {
-  // Its pages cost nothing before they are touched. Later, it would get those that loading has touched: 0.2 MB.
+  // First: pages that nobody has touched cost nothing. After loading, it would get some that are touched: 0.2 MB.
   const memory = Buffer.allocUnsafeSlow(4 * bufferSize);
   await rehearse();
   const { native } = isPlain ? {} : await import("../shared/native.ts");
